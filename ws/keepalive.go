@@ -1,0 +1,102 @@
+package ws
+
+import (
+	"crypto/rand"
+	"time"
+)
+
+// A Beat is what is due.
+type Beat int
+
+// What Advance may find due.
+const (
+	Rest     Beat = iota // nothing
+	SendPing             // a ping with Payload
+	Dead                 // the peer gave no sign of life: end the socket
+)
+
+// A Keepalive is the clock of one side of a WebSocket: when to ping it and when to give it up. It does nothing by itself: its
+// owner asks Advance when a timer fires, and guards it by a lock of its own.
+type Keepalive struct {
+	Interval time.Duration // a ping is due when nothing came for so long; 0: no pings
+	Timeout  time.Duration // the peer is dead when nothing came for so long after a ping; 0: never
+
+	last    time.Time // when something came or a ping went, whichever was later
+	paused  time.Time // since when the side is not read; zero: it is
+	waiting bool      // a ping went and nothing came since
+	pending bool      // payload was not answered yet: the next ping repeats it, so that the answer to either is known
+	payload [8]byte   // of the last ping; zero: there was none
+}
+
+// Seen says that bytes came, of whatever kind: the peer lives.
+func (k *Keepalive) Seen(now time.Time) {
+	k.last = now
+	k.waiting = false
+}
+
+// Pause says that the side is not read from now on: its pongs cannot be seen, so the clock stands still.
+func (k *Keepalive) Pause(now time.Time) {
+	if k.paused.IsZero() {
+		k.paused = now
+	}
+}
+
+// Resume says that the side is read again: what was due is due later by the pause. Ask Advance anew.
+func (k *Keepalive) Resume(now time.Time) {
+	if k.paused.IsZero() {
+		return
+	}
+	if !k.last.IsZero() {
+		k.last = k.last.Add(now.Sub(k.paused))
+	}
+	k.paused = time.Time{}
+}
+
+// Advance says what is due now, and when to ask again; zero is never, or not before Resume. The clock starts with the first
+// call. Asking early or often changes nothing.
+func (k *Keepalive) Advance(now time.Time) (Beat, time.Time) {
+	if k.Interval <= 0 || !k.paused.IsZero() {
+		return Rest, time.Time{}
+	}
+	if k.last.IsZero() {
+		k.last = now
+	}
+	due := k.due()
+	switch {
+	case now.Before(due):
+		return Rest, due
+	case k.waiting && k.Timeout > 0:
+		return Dead, time.Time{}
+	}
+	k.ping(now)
+	return SendPing, k.due()
+}
+
+// due is when the next ping is to go, or the last one was to be answered.
+func (k *Keepalive) due() time.Time {
+	if k.waiting && k.Timeout > 0 {
+		return k.last.Add(k.Timeout)
+	}
+	return k.last.Add(k.Interval)
+}
+
+func (k *Keepalive) ping(now time.Time) {
+	k.last = now
+	k.waiting = true
+	if !k.pending {
+		rand.Read(k.payload[:])
+		k.pending = true
+	}
+}
+
+// Payload is what the ping carries that Advance asked for: random bytes, the same until they are answered.
+func (k *Keepalive) Payload() [8]byte { return k.payload }
+
+// Answers reports whether a pong with this payload answers our ping, and so is not the peer's to pass on.
+func (k *Keepalive) Answers(payload []byte) bool {
+	if k.payload == [8]byte{} || string(payload) != string(k.payload[:]) {
+		return false
+	}
+	k.pending = false
+	return true
+}

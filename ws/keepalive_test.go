@@ -1,0 +1,105 @@
+package ws
+
+import (
+	"testing"
+	"time"
+)
+
+func TestKeepalive(t *testing.T) {
+	t.Parallel()
+	const never = -1
+	type step struct {
+		at   int    // seconds
+		do   string // seen, pause, resume; "": nothing
+		beat Beat   // what Advance says then
+		next int    // seconds
+	}
+	for _, c := range []struct {
+		rule  string
+		k     Keepalive
+		steps []step
+	}{
+		{"a silent peer is pinged, then given up", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 30}, {10, "", Rest, 30}, {30, "", SendPing, 50}, {49, "", Rest, 50}, {50, "", Dead, never},
+		}},
+		{"whatever comes is life", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 30}, {20, "seen", Rest, 50}, {50, "", SendPing, 70}, {69, "seen", Rest, 99}, {99, "", SendPing, 119},
+		}},
+		{"asking late pings once", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 30}, {100, "", SendPing, 120}, {100, "", Rest, 120},
+		}},
+		{"no interval, no pings", Keepalive{Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, never}, {1000, "", Rest, never},
+		}},
+		{"no timeout, pings without end", Keepalive{Interval: 30 * time.Second}, []step{
+			{0, "", Rest, 30}, {30, "", SendPing, 60}, {60, "", SendPing, 90}, {90, "", SendPing, 120},
+		}},
+		{"a pause suspends the deadline of a ping", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 30}, {30, "", SendPing, 50}, {40, "pause", Rest, never}, {100, "", Rest, never}, {100, "resume", Rest, 110}, {110, "", Dead, never},
+		}},
+		{"a pause puts the next ping off", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 30}, {10, "pause", Rest, never}, {60, "resume", Rest, 80}, {80, "", SendPing, 100},
+		}},
+		{"a second pause inside a pause changes nothing", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 30}, {10, "pause", Rest, never}, {15, "pause", Rest, never}, {20, "resume", Rest, 40}, {25, "resume", Rest, 40},
+		}},
+		{"a pause before the first question", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+			{5, "pause", Rest, never}, {10, "resume", Rest, 40},
+		}},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			t.Parallel()
+			start := time.Now()
+			for _, s := range c.steps {
+				now := start.Add(time.Duration(s.at) * time.Second)
+				switch s.do {
+				case "seen":
+					c.k.Seen(now)
+				case "pause":
+					c.k.Pause(now)
+				case "resume":
+					c.k.Resume(now)
+				}
+				want := start.Add(time.Duration(s.next) * time.Second)
+				if s.next == never {
+					want = time.Time{}
+				}
+				if beat, next := c.k.Advance(now); beat != s.beat || !next.Equal(want) {
+					t.Fatalf("at %d s after %q: beat %d, next in %v; want %d, %d", s.at, s.do, beat, next.Sub(start), s.beat, s.next)
+				}
+			}
+		})
+	}
+}
+
+// RFC 6455, section 5.5.3: a pong carries what the ping carried; a peer may answer the last of several pings alone.
+func TestKeepaliveAnswers(t *testing.T) {
+	t.Parallel()
+	k := Keepalive{Interval: time.Second, Timeout: time.Minute}
+	now := time.Now()
+	ping := func() [8]byte {
+		t.Helper()
+		k.Seen(now)
+		now = now.Add(time.Second)
+		if beat, _ := k.Advance(now); beat != SendPing {
+			t.Fatalf("beat %d", beat)
+		}
+		return k.Payload()
+	}
+	if k.Answers(make([]byte, 8)) || k.Answers(nil) {
+		t.Error("a pong answers a ping that never went")
+	}
+	first := ping()
+	if k.Answers([]byte("foreign!")) || k.Answers(first[:7]) || k.Answers(nil) {
+		t.Error("a foreign pong counts as an answer")
+	}
+	if ping() != first {
+		t.Error("a ping goes with new bytes although the last was not answered: its pong would pass for the peer's own")
+	}
+	if !k.Answers(first[:]) || !k.Answers(first[:]) {
+		t.Error("the pongs to both pings are not known")
+	}
+	if ping() == first {
+		t.Error("bytes that were answered are used again")
+	}
+}

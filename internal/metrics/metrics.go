@@ -1,0 +1,117 @@
+// Package metrics counts what the program does, for Prometheus. It is the home of prometheus/client_golang: others hand a
+// *Set and *Route around and call methods that say what happened.
+//
+// Names begin with bridgehead_; the labels are few and their values bounded: routes come from the configuration, all other
+// values from a fixed vocabulary, of which no label takes more than maxWords.
+package metrics
+
+import (
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Buckets of the histograms, in seconds.
+var (
+	latencyBuckets  = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	lifetimeBuckets = []float64{1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 7 * 24 * 3600}
+)
+
+// A Set holds all instruments of one program, in a registry of its own. Its methods may be called from any goroutine; those of
+// a nil Set count nothing.
+type Set struct {
+	registry *prometheus.Registry
+	families families
+	words    words
+
+	mu     sync.Mutex // guards the following
+	routes map[string]*Route
+}
+
+// families are the metrics with their labels still open.
+type families struct {
+	connections                               *prometheus.GaugeVec
+	lifetimes, handshakeTimes, backendTimes   *prometheus.HistogramVec
+	closed, handshakes, refusals, throttled   *prometheus.CounterVec
+	messages, bytes, backendResults, unrouted *prometheus.CounterVec
+}
+
+// New returns a Set that also tells the program's version and the figures of the process and of the Go runtime.
+func New(version string) *Set {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "bridgehead_build_info",
+			Help:        "Always 1; the labels tell which build runs.",
+			ConstLabels: prometheus.Labels{"version": strings.ToValidUTF8(version, "?"), "goversion": runtime.Version()},
+		}, func() float64 { return 1 }),
+	)
+	return &Set{registry: registry, families: newFamilies(promauto.With(registry)), routes: make(map[string]*Route)}
+}
+
+func newFamilies(f promauto.Factory) families {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Namespace: "bridgehead", Name: name, Help: help}, labels)
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		opts := prometheus.HistogramOpts{Namespace: "bridgehead", Name: name, Help: help, Buckets: buckets}
+		return f.NewHistogramVec(opts, labels)
+	}
+	return families{
+		connections: f.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: "bridgehead", Name: "connections", Help: "WebSockets that are open.",
+		}, []string{"route"}),
+		closed: counter("connections_closed_total", "WebSockets that ended, by cause and by who ended them.", "route", "cause", "by"),
+		lifetimes: histogram("connection_seconds", "How long WebSockets lived, from handshake to end.",
+			lifetimeBuckets, "route"),
+		handshakes: counter("handshakes_total", "Handshakes answered, by outcome.", "route", "outcome"),
+		handshakeTimes: histogram("handshake_seconds", "From the request to the answer, the opening of the backend included.",
+			latencyBuckets, "route"),
+		refusals: counter("refusals_total", "Handshakes refused, by reason.", "route", "reason"),
+		messages: counter("messages_total", "Messages; in is from the client to the backend.", "route", "direction"),
+		bytes:    counter("bytes_total", "Payload bytes; in is from the client to the backend.", "route", "direction"),
+		backendTimes: histogram("backend_seconds", "How long the backend took, by operation.",
+			latencyBuckets, "route", "op"),
+		backendResults: counter("backend_total", "What was asked of the backend, by operation and outcome.", "route", "op", "outcome"),
+		throttled:      counter("throttled_total", "Pauses in which a client was not read because of a limit.", "route"),
+		unrouted:       counter("unrouted_total", "Requests that matched no route.", "reason"),
+	}
+}
+
+// Handler serves the text exposition format.
+func (s *Set) Handler() http.Handler {
+	if s == nil {
+		return http.NotFoundHandler()
+	}
+	return promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{})
+}
+
+// Unrouted counts a request that matched no route.
+func (s *Set) Unrouted(reason string) {
+	if s != nil {
+		s.families.unrouted.WithLabelValues(s.words.bound("unrouted", reason)).Inc()
+	}
+}
+
+// Route returns the instruments of the route of that name, always the same ones: its counts outlive a reload.
+func (s *Set) Route(name string) *Route {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.routes[name]
+	if !ok {
+		r = newRoute(s, strings.ToValidUTF8(name, "?"))
+		s.routes[name] = r
+	}
+	return r
+}

@@ -1,0 +1,86 @@
+package policy
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"bridgehead/internal/unit"
+)
+
+// A ledger is one rule of one route through all generations of the configuration. Accounts belong to it, so that they outlive a
+// reload, and sockets that are open are held to what it says now.
+type ledger struct {
+	per  string
+	nth  int // among the rules of the route with the same per: numbers may change, and rules before it come and go
+	rule atomic.Pointer[Rule]
+}
+
+// An account is what one key has used of one rule: all clients of one address, say.
+type account struct {
+	ledger *ledger
+	key    string
+
+	// Guarded by the Store's lock.
+	open      int       // sockets; while there are any the account is not forgotten
+	connects  bucket    // handshakes
+	place     int       // among the idle accounts, if none is open
+	recovered time.Time // when it will be as good as new, if none is open
+
+	mu       sync.Mutex // guards the following
+	messages bucket
+	bytes    bucket
+	clock    time.Time // the latest time seen: callers read theirs before they wait for the lock
+}
+
+// admits tells why one more socket would exceed the rule.
+func (a *account) admits(r *Rule, now time.Time) *Exceeded {
+	if r.Connections > 0 && a.open >= r.Connections {
+		return &Exceeded{Rule: "per " + r.Per, What: "connections", Limit: fmt.Sprintf("%d open", r.Connections)}
+	}
+	if r.ConnectRate.IsOff() {
+		return nil
+	}
+	if wait := a.connects.wait(r.ConnectRate, now); wait > 0 {
+		return &Exceeded{Rule: "per " + r.Per, What: "connect_rate", Limit: r.ConnectRate.String(), RetryAfter: wait}
+	}
+	return nil
+}
+
+// take charges the account by debt; the answer is the pause until it is out of debt, or the reason to close.
+func (a *account) take(messages, bytes int, now time.Time) (time.Duration, *Exceeded) {
+	rule := a.ledger.rule.Load()
+	if rule.Messages.IsOff() && rule.Bytes.IsOff() {
+		return 0, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now.Before(a.clock) {
+		now = a.clock
+	}
+	a.clock = now
+	pause := charge(&a.messages, rule.Messages, messages, now)
+	what, limit := "messages", rule.Messages
+	if p := charge(&a.bytes, rule.Bytes, bytes, now); p > pause {
+		pause, what, limit = p, "bytes", rule.Bytes
+	}
+	if pause > 0 && rule.OnExceed == Close {
+		return 0, &Exceeded{Rule: "per " + rule.Per, What: what, Limit: limit.String(), RetryAfter: pause}
+	}
+	return pause, nil
+}
+
+func charge(b *bucket, r unit.Rate, n int, now time.Time) time.Duration {
+	if r.IsOff() || n <= 0 {
+		return 0
+	}
+	return b.charge(r, n, now)
+}
+
+// recovery is when all its buckets will be full.
+func (a *account) recovery(now time.Time) time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return now.Add(max(a.connects.full(now), a.messages.full(now), a.bytes.full(now)))
+}

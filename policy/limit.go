@@ -1,0 +1,149 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Exceeded says which rule a client has exceeded.
+type Exceeded struct {
+	Rule       string        // `per client.ip`
+	What       string        // the key of the rule: connections, connect_rate, messages or bytes
+	Limit      string        // what the rule allows: `256 open`, `50/s`
+	RetryAfter time.Duration // when it would pass again; 0 is not known: when one of the client's sockets ends
+	Hint       string        // a likely mistake in the configuration, or ""
+}
+
+// Error names the rule and the mend.
+func (e *Exceeded) Error() string {
+	text := fmt.Sprintf("limit %s: %s is at %s; to allow more, raise it under limits", e.Rule, e.What, e.Limit)
+	if e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	return text
+}
+
+// A Limiter is the rules of one route in one generation of the configuration. A nil Limiter limits nothing. Its methods may be
+// called from any goroutine.
+type Limiter struct {
+	store *Store
+	route string
+	rules []limit
+	apply sync.Once
+}
+
+// A limit is a rule made ready.
+type limit struct {
+	Rule
+	value  Value
+	ledger *ledger
+}
+
+// Limiter makes the rules of a route ready. It changes nothing for sockets that are open: that is for [Limiter.Apply].
+//
+// What was counted for the n-th rule with the same `per` of a route of the same name goes on counting.
+func (s *Store) Limiter(route string, rules []Rule) (*Limiter, error) {
+	l := &Limiter{store: s, route: route}
+	nth := map[string]int{}
+	for i, rule := range rules {
+		value, err := ParseValue(rule.Per)
+		if err != nil {
+			return nil, fmt.Errorf("route %s: limits[%d]: per: %w", route, i, err)
+		}
+		l.rules = append(l.rules, limit{rule, value, s.ledger(route, rule.Per, nth[rule.Per])})
+		nth[rule.Per]++
+	}
+	return l, nil
+}
+
+// Apply holds the sockets that are open on the route to these rules, in place of the Limiter before. The first Admit does it too.
+func (l *Limiter) Apply() {
+	if l != nil {
+		l.apply.Do(func() { l.store.apply(l.route, l.rules) })
+	}
+}
+
+// Admit counts one more socket by all rules or by none; then the error is an [*Exceeded]. The socket's end is told by
+// [Grant.Release].
+func (l *Limiter) Admit(f *Facts, now time.Time) (*Grant, error) {
+	if l == nil || len(l.rules) == 0 {
+		return nil, nil
+	}
+	l.Apply()
+	var claims []claim
+	for i := range l.rules {
+		if key, ok := l.rules[i].key(f); ok {
+			claims = append(claims, claim{&l.rules[i], key})
+		}
+	}
+	accounts, exceeded := l.store.admit(claims, now)
+	if exceeded != nil {
+		exceeded.Hint = hint(exceeded, f)
+		return nil, exceeded
+	}
+	return &Grant{store: l.store, accounts: accounts}, nil
+}
+
+// longestKey bounds the memory of a key that the client chose; a longer one is counted by its hash.
+const longestKey = 64
+
+// key is what the rule counts f by; false if it does not count it.
+func (l *limit) key(f *Facts) (string, bool) {
+	if l.Except.Contain(f.Client) {
+		return "", false
+	}
+	key, ok := l.value.Of(f)
+	if !ok {
+		return "", false
+	}
+	if addr := plain(f.Client); addr.Is6() && l.Per == "client.ip" {
+		key = netip.PrefixFrom(addr, 64).Masked().String()
+	}
+	if len(key) > longestKey {
+		sum := sha256.Sum256([]byte(key))
+		key = string(sum[:])
+	}
+	return key, true
+}
+
+// hint finds clients that share one address because their proxy is not trusted.
+func hint(e *Exceeded, f *Facts) string {
+	if e.Rule != "per client.ip" || f.Request.Header.Get("X-Forwarded-For") == "" || f.Client != peer(f.Request) {
+		return ""
+	}
+	return fmt.Sprintf("%s sends X-Forwarded-For: if it is a proxy of yours, list it under trusted_proxies", f.Client)
+}
+
+// A Grant is the place that one socket holds in the limits of its route. A nil Grant limits nothing. Its methods may be called from
+// any goroutine.
+type Grant struct {
+	store    *Store
+	accounts []*account
+	release  sync.Once
+}
+
+// Release gives the place back. It may be called more than once.
+func (g *Grant) Release() {
+	if g != nil {
+		g.release.Do(func() { g.store.release(g.accounts, time.Now()) })
+	}
+}
+
+// Take counts what one read has brought. It is paid by debt: what came passes, and pause says how long not to read on. The error is
+// an [*Exceeded] if a rule says close.
+func (g *Grant) Take(messages, bytes int, now time.Time) (pause time.Duration, err error) {
+	if g == nil {
+		return 0, nil
+	}
+	for _, a := range g.accounts {
+		p, exceeded := a.take(messages, bytes, now)
+		if exceeded != nil {
+			err = exceeded
+		}
+		pause = max(pause, p)
+	}
+	return pause, err
+}

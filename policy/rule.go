@@ -1,0 +1,65 @@
+package policy
+
+import (
+	"time"
+
+	"bridgehead/internal/unit"
+	"bridgehead/internal/yamlpos"
+)
+
+// What a rule does about a client that exceeds its messages or bytes.
+const (
+	Throttle = "throttle" // the client is not read until it is within its rate again; TCP pushes back
+	Close    = "close"    // the socket is closed with 1008
+)
+
+// A Rule bounds what clients with the same value of their handshake may open and send together. Zero numbers bound nothing.
+type Rule struct {
+	// What is counted by: client.ip, user, host, claim.NAME, header.NAME, cookie.NAME, query.NAME, subprotocol.NAME, or a capture
+	// of host or path. The rule does not count a client whose handshake lacks it. IPv6 clients are counted by their /64.
+	Per string `yaml:"per"`
+	// The greatest number of sockets open at the same time; more are answered 429.
+	Connections int `yaml:"connections"`
+	// How often a socket may be opened; more are answered 429.
+	ConnectRate unit.Rate `yaml:"connect_rate"`
+	// How many messages the client may send.
+	Messages unit.Rate `yaml:"messages"`
+	// How many bytes the client may send.
+	Bytes unit.Rate `yaml:"bytes"`
+	// What happens beyond messages and bytes: `throttle` stops reading from the client until it is within its rate again, `close`
+	// closes the socket with 1008.
+	OnExceed string `yaml:"on_exceed"`
+	// Networks whose clients this rule does not count: CIDRs, addresses, `private`, `loopback`.
+	Except Networks `yaml:"except"`
+}
+
+// DefaultRules are the limits of a route that names none. They are wide enough for an office behind one address, all of which
+// comes back after a restart.
+func DefaultRules() []Rule {
+	return []Rule{{
+		Per:         "client.ip",
+		Connections: 256,
+		ConnectRate: unit.Rate{Rate: 600 / time.Minute.Seconds(), Burst: 600},
+		OnExceed:    Throttle,
+		Except:      Networks{Loopback()},
+	}}
+}
+
+// Validate reports what cannot work. Whether a capture exists is for the route to tell, which knows its host and path.
+func (r *Rule) Validate(at yamlpos.Path, p *yamlpos.Problems) {
+	if r.Per == "" {
+		p.Add(at.Key("per"), "is missing: say what is counted by, such as client.ip")
+	} else if _, err := ParseValue(r.Per); err != nil {
+		p.Add(at.Key("per"), "%v", err)
+	}
+	if r.Connections < 0 {
+		p.Add(at.Key("connections"), "must not be negative; 0 is no limit")
+	}
+	nothing := r.Connections == 0 && r.ConnectRate.IsOff() && r.Messages.IsOff() && r.Bytes.IsOff()
+	if nothing && !p.Within(at) {
+		p.Add(at, "limits nothing: give connections, connect_rate, messages or bytes")
+	}
+	if r.OnExceed != "" {
+		p.OneOf(at.Key("on_exceed"), r.OnExceed, Throttle, Close)
+	}
+}

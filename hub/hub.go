@@ -1,0 +1,178 @@
+// Package hub keeps the live connections: it finds them for pushes, lists them for operators, and drains them. It knows them
+// as an interface alone.
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"bridgehead/ws"
+)
+
+// What Conn.Send may answer.
+var (
+	ErrSlow   = errors.New("the client does not keep up")
+	ErrClosed = errors.New("the connection is closed")
+	ErrNoPush = errors.New("connections of this route take no pushes")
+)
+
+// A Conn is a live connection. All methods may be called at once from any goroutine and never block on the network.
+type Conn interface {
+	ID() string
+	Info() Info
+	Send(ws.Message) error // queues; ErrSlow, ErrClosed or ErrNoPush, and then the message's Done was called with it
+	End(ws.Cause)          // starts the end; the first cause wins
+}
+
+// Info is what is known of a connection at one moment.
+type Info struct {
+	ID          string          `json:"id"`
+	Route       string          `json:"route"`
+	Kind        string          `json:"kind"` // the bridge: websocket, tcp or webhook
+	Client      string          `json:"client"`
+	User        string          `json:"user,omitempty"`
+	Subprotocol string          `json:"subprotocol,omitempty"`
+	ConnectedAt time.Time       `json:"connected_at"`
+	MessagesIn  int64           `json:"messages_in"`
+	MessagesOut int64           `json:"messages_out"`
+	BytesIn     int64           `json:"bytes_in"`
+	BytesOut    int64           `json:"bytes_out"`
+	State       json.RawMessage `json:"state,omitempty"`
+}
+
+// A Hub holds the live connections of one program. Its methods may be called at once.
+type Hub struct {
+	mu    sync.RWMutex // guards the following
+	conns map[string]Conn
+	drain *ws.Cause     // set once a drain has begun
+	empty chan struct{} // closed when a drain has begun and no connection is left
+}
+
+// New gives an empty hub.
+func New() *Hub { return &Hub{conns: make(map[string]Conn)} }
+
+// Add registers c until Remove. During a drain it is ended at once.
+func (h *Hub) Add(c Conn) {
+	h.mu.Lock()
+	h.conns[c.ID()] = c
+	drain := h.drain
+	h.mu.Unlock()
+	if drain != nil {
+		c.End(*drain)
+	}
+}
+
+// Remove takes c out. It may be called for a connection that is not there.
+func (h *Hub) Remove(c Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.conns, c.ID())
+	h.tellEmptyLocked()
+}
+
+// Get finds a connection by its id.
+func (h *Hub) Get(id string) (Conn, bool) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	c, ok := h.conns[id]
+	return c, ok
+}
+
+// Len counts the connections.
+func (h *Hub) Len() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.conns)
+}
+
+// All gives the connections of this moment, ordered by id.
+func (h *Hub) All() []Conn {
+	h.mu.RLock()
+	all := make([]Conn, 0, len(h.conns))
+	for _, c := range h.conns {
+		all = append(all, c)
+	}
+	h.mu.RUnlock()
+	slices.SortFunc(all, func(a, b Conn) int { return strings.Compare(a.ID(), b.ID()) })
+	return all
+}
+
+// socketsPerSecond is the pace of a drain whose window has room for it: clients that come back all at once would be a herd, and
+// a few need no long window.
+const socketsPerSecond = 200
+
+// Drain ends every connection with cause, each at a random moment of the window, and newcomers at once. The window shrinks
+// when there are few connections. Drain returns nil when none is left, or the error of ctx.
+func (h *Hub) Drain(ctx context.Context, window time.Duration, cause ws.Cause) error {
+	empty := h.beginDrain(cause)
+	conns := h.All()
+	window = min(window, time.Duration(len(conns))*time.Second/socketsPerSecond)
+
+	moments := make([]time.Duration, len(conns))
+	for i := range moments {
+		moments[i] = rand.N(window + 1)
+	}
+	slices.Sort(moments)
+	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] })
+
+	begin := time.Now()
+	for i, c := range conns {
+		if gone, err := sleepUntil(ctx, empty, begin.Add(moments[i])); gone || err != nil {
+			return err
+		}
+		c.End(cause)
+	}
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (h *Hub) beginDrain(cause ws.Cause) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.drain == nil {
+		h.drain = &cause
+		h.empty = make(chan struct{})
+		h.tellEmptyLocked()
+	}
+	return h.empty
+}
+
+// tellEmptyLocked closes empty once, when the last connection of a drain has gone.
+func (h *Hub) tellEmptyLocked() {
+	if h.empty == nil || len(h.conns) > 0 {
+		return
+	}
+	select {
+	case <-h.empty:
+	default:
+		close(h.empty)
+	}
+}
+
+// sleepUntil waits for t. It reports true when the last connection has gone before.
+func sleepUntil(ctx context.Context, empty <-chan struct{}, t time.Time) (bool, error) {
+	d := time.Until(t)
+	if d <= 0 {
+		return false, ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return false, nil
+	case <-empty:
+		return true, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+}

@@ -1,0 +1,271 @@
+package hub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"bridgehead/internal/leak"
+	"bridgehead/ws"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+// A fake connection notes when it was ended and by what. It leaves its hub by itself if it has one.
+type fake struct {
+	id  string
+	hub *Hub
+
+	mu     sync.Mutex // guards the following
+	causes []ws.Cause
+	ended  time.Time
+}
+
+func (f *fake) ID() string            { return f.id }
+func (f *fake) Info() Info            { return Info{ID: f.id} }
+func (f *fake) Send(ws.Message) error { return nil }
+
+func (f *fake) End(c ws.Cause) {
+	f.mu.Lock()
+	f.causes = append(f.causes, c)
+	if f.ended.IsZero() {
+		f.ended = time.Now()
+	}
+	f.mu.Unlock()
+	if f.hub != nil {
+		f.hub.Remove(f)
+	}
+}
+
+func (f *fake) end() (causes []ws.Cause, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.causes), f.ended
+}
+
+var shutdown = ws.Cause{Kind: ws.ShuttingDown}
+
+func TestRegister(t *testing.T) {
+	t.Parallel()
+	h := New()
+	b, a, c := &fake{id: "c_b"}, &fake{id: "c_a"}, &fake{id: "c_c"}
+	for _, f := range []*fake{b, a, c} {
+		h.Add(f)
+	}
+	if got, ok := h.Get("c_a"); !ok || got != Conn(a) {
+		t.Errorf("Get(c_a) = %v, %v", got, ok)
+	}
+	if got := h.All(); !slices.Equal(got, []Conn{a, b, c}) {
+		t.Errorf("All() = %v, want them in the order of their ids", got)
+	}
+	h.Remove(b)
+	h.Remove(b) // it may come again
+	if got, ok := h.Get("c_b"); ok {
+		t.Errorf("Get of a removed connection = %v", got)
+	}
+	if got := h.All(); h.Len() != 2 || !slices.Equal(got, []Conn{a, c}) {
+		t.Errorf("after Remove: Len() = %d, All() = %v", h.Len(), got)
+	}
+	for _, f := range []*fake{a, b, c} {
+		if causes, _ := f.end(); causes != nil {
+			t.Errorf("%s was ended by %v without a drain", f.id, causes)
+		}
+	}
+}
+
+// The window is the smaller of what is allowed and a second for 200 sockets.
+func TestDrainSpreads(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		conns          int
+		window, within time.Duration
+	}{
+		{0, time.Minute, 0},
+		{1, time.Minute, 5 * time.Millisecond},
+		{1000, 8 * time.Second, 5 * time.Second},
+		{1000, time.Second, time.Second},
+		{100, 0, 0},
+	} {
+		t.Run(fmt.Sprintf("%d in %v", test.conns, test.window), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h, fakes := full(test.conns)
+				begin := time.Now()
+				if err := h.Drain(t.Context(), test.window, shutdown); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begin); took > test.within {
+					t.Errorf("took %v, want at most %v", took, test.within)
+				}
+				checkSpread(t, fakes, begin, test.within)
+			})
+		})
+	}
+}
+
+func full(n int) (*Hub, []*fake) {
+	h := New()
+	var fakes []*fake
+	for i := range n {
+		f := &fake{id: fmt.Sprintf("c_%04d", i), hub: h}
+		h.Add(f)
+		fakes = append(fakes, f)
+	}
+	return h, fakes
+}
+
+// checkSpread looks at the fifths of the window, and that the moments do not follow the ids.
+func checkSpread(t *testing.T, fakes []*fake, begin time.Time, window time.Duration) {
+	t.Helper()
+	var fifths [5]int
+	inOrder := true
+	var before time.Time
+	for _, f := range fakes {
+		causes, at := f.end()
+		if !slices.Equal(causes, []ws.Cause{shutdown}) {
+			t.Fatalf("%s was ended by %v", f.id, causes)
+		}
+		if window > 0 {
+			fifths[min(4, at.Sub(begin)*5/window)]++
+		}
+		inOrder = inOrder && !at.Before(before)
+		before = at
+	}
+	if len(fakes) < 1000 {
+		return
+	}
+	if slices.Min(fifths[:]) < 130 || slices.Max(fifths[:]) > 270 {
+		t.Errorf("ended by fifths of the window: %v, want about 200 each", fifths)
+	}
+	if inOrder {
+		t.Error("the moments follow the ids")
+	}
+}
+
+func TestDrainEndsNewcomersAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h := New()
+		old := &fake{id: "c_old"}
+		h.Add(old)
+		done := make(chan error)
+		go func() { done <- h.Drain(t.Context(), time.Second, shutdown) }()
+		time.Sleep(time.Minute) // of the bubble: the window is over, old does not go
+		late := &fake{id: "c_late"}
+		h.Add(late)
+		if causes, _ := late.end(); !slices.Equal(causes, []ws.Cause{shutdown}) {
+			t.Errorf("the newcomer was ended by %v, want the cause of the drain", causes)
+		}
+		h.Remove(old)
+		synctest.Wait()
+		select {
+		case err := <-done:
+			t.Fatalf("Drain returned %v before the newcomer had gone", err)
+		default:
+		}
+		h.Remove(late)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		h.Add(late) // even after the drain, and it may not close a channel twice
+		h.Remove(late)
+		if causes, _ := late.end(); len(causes) != 2 {
+			t.Errorf("a connection added after the drain was ended by %v", causes)
+		}
+	})
+}
+
+// The rest of the window is not waited for.
+func TestDrainReturnsWithTheLast(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, fakes := full(20_000)
+		begin := time.Now()
+		go func() {
+			time.Sleep(time.Second)
+			for _, f := range fakes {
+				h.Remove(f)
+			}
+		}()
+		if err := h.Drain(t.Context(), time.Hour, shutdown); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("took %v, though the last connection went after 1s", took)
+		}
+	})
+}
+
+func TestDrainEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	for name, window := range map[string]time.Duration{
+		"between two moments":         time.Hour,
+		"waiting for the last to end": 0,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				h := New()
+				for i := range 10_000 { // nobody leaves
+					h.Add(&fake{id: fmt.Sprint(i)})
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+				defer cancel()
+				begin := time.Now()
+				err := h.Drain(ctx, window, shutdown)
+				if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != 3*time.Second {
+					t.Errorf("Drain returned %v after %v", err, time.Since(begin))
+				}
+			})
+		})
+	}
+}
+
+// Connections come, go and are looked at from everywhere while a drain goes on; each that came is ended, and all go.
+func TestRace(t *testing.T) {
+	t.Parallel()
+	h := New()
+	var wg sync.WaitGroup
+	for worker := range 8 {
+		wg.Go(func() {
+			for i := range 200 {
+				f := &fake{id: fmt.Sprintf("c_%d_%d", worker, i)}
+				h.Add(f)
+				h.Get(f.id)
+				h.Len()
+				if i%50 == 0 {
+					h.All()
+				}
+				h.Remove(f)
+			}
+		})
+	}
+	left := make([]*fake, 100)
+	wg.Go(func() {
+		for i := range left {
+			left[i] = &fake{id: fmt.Sprintf("c_left_%d", i), hub: h}
+			h.Add(left[i])
+		}
+	})
+	for range 2 { // a second drain joins the first
+		wg.Go(func() {
+			if err := h.Drain(t.Context(), 10*time.Millisecond, shutdown); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := h.Len(); n != 0 {
+		t.Errorf("%d connections are left", n)
+	}
+	for _, f := range left {
+		if causes, _ := f.end(); len(causes) == 0 {
+			t.Errorf("%s was never ended", f.id)
+		}
+	}
+}

@@ -123,12 +123,11 @@ func windowBits(s string) (int, bool) {
 	return n, true
 }
 
-// unquote gives the content of a quoted string, which must be a token (RFC 6455, section 9.1); other text stays as it is.
+// unquote gives the content of a quoted string, as the value of a parameter may be written (RFC 6455, section 9.1); other text
+// stays as it is.
 func unquote(s string) string {
-	if inner, ok := strings.CutPrefix(s, `"`); ok {
-		if inner, ok = strings.CutSuffix(inner, `"`); ok && isToken(inner) {
-			return inner
-		}
+	if len(s) >= 2 && s[0] == '"' && s[len(s)-1] == '"' {
+		return s[1 : len(s)-1]
 	}
 	return s
 }

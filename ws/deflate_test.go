@@ -39,7 +39,7 @@ func TestDeflateOffers(t *testing.T) {
 			t.Errorf("%s: taken %t", offer, got)
 		}
 	}
-	got := deflateOffers([]string{"permessage-deflate; nonsense, permessage-deflate", `a; b="x\", permessage-deflate"`})
+	got := deflateOffers([]string{"permessage-deflate; nonsense, permessage-deflate", `a; b="x\", permessage-deflate, y"`})
 	if !slices.Equal(got, []string{"permessage-deflate"}) {
 		t.Errorf("of several: %q", got)
 	}

@@ -16,7 +16,7 @@ func protocolError(reason string) error { return &ProtocolError{CodeProtocolErro
 // A Filter watches the frames that one peer sends while they pass on to the other: it checks, counts and limits them in flight,
 // and tells its driver where something may be put between. It works in place on the driver's buffer and keeps nothing but an
 // incomplete header or control frame, so that a frame streams through however long it is. The fields are set before the first
-// Pass. A Filter is not safe for concurrent use.
+// Pass; MaxMessage may change between two. A Filter is not safe for concurrent use.
 //
 // How a stream is cut into chunks changes nothing in what passes, which events come and how it ends.
 type Filter struct {

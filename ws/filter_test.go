@@ -235,7 +235,8 @@ func TestFilterRules(t *testing.T) {
 		{"a message of the greatest size passes", Filter{MaxMessage: 2}, "02 01 01 80 01 02 82 02 03 04", "02 01 01 80 01 02 82 02 03 04", 0},
 		{"text where only binary is taken", Filter{Only: Binary}, "82 00 81 00", "82 00", 1003},
 		{"binary where only text is taken", Filter{Only: Text}, "81 00 82 00", "81 00", 1003},
-		{"Strip: payload alone, unmasked", Filter{FromClient: true, Strip: true}, "02 82 01 02 03 04 60 60 89 80 00 00 00 00 80 81 01 00 00 00 62", "61 62 63", 0},
+		{"Strip: payload alone, unmasked", Filter{FromClient: true, Strip: true},
+			"02 82 01 02 03 04 60 60 89 80 00 00 00 00 80 81 01 00 00 00 62", "61 62 63", 0},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			t.Parallel()

@@ -31,7 +31,7 @@ func TestHeaderBytes(t *testing.T) {
 				t.Errorf("%x: parsed as %+v, %v", wire[:cut], h, err)
 			}
 		}
-		var h Header
+		h := Header{Mask: [4]byte{5, 6, 7, 8}} // of a frame before
 		if size, err := h.parse(append(wire, 0xFF)); h != c.h || size != len(wire) || err != nil {
 			t.Errorf("%x: parsed as %+v, size %d, %v", wire, h, size, err)
 		}

@@ -56,8 +56,8 @@ func CheckRequest(r *http.Request) (Offer, error) {
 			"a proxy in front may have to be told to use it (nginx: proxy_http_version 1.1)", r.Proto)
 	}
 	if !IsUpgrade(r) {
-		return Offer{}, refuse(r, http.StatusUpgradeRequired, "this is a WebSocket endpoint: open it with a WebSocket client, in a browser "+
-			"new WebSocket(%q); if you did, a proxy in between dropped the Upgrade header", address(r))
+		return Offer{}, refuse(r, http.StatusUpgradeRequired, "this is a WebSocket endpoint: open it with a WebSocket client, "+
+			"in a browser new WebSocket(%q); if you did, a proxy in between dropped the Upgrade header", address(r))
 	}
 	if err := checkUpgrade(r); err != nil {
 		return Offer{}, err
@@ -80,16 +80,17 @@ func checkUpgrade(r *http.Request) error {
 	case !hasToken(r.Header["Upgrade"], "websocket"):
 		return refuse(r, http.StatusUpgradeRequired, "upgrade to %q is not possible here, only to websocket", r.Header.Get("Upgrade"))
 	case !hasToken(r.Header["Connection"], "upgrade"):
-		return refuse(r, http.StatusBadRequest, "connection header %q does not say upgrade; a proxy in between may have to be told to pass it on",
-			r.Header.Get("Connection"))
+		return refuse(r, http.StatusBadRequest, "connection header %q does not say upgrade; "+
+			"a proxy in between may have to be told to pass it on", r.Header.Get("Connection"))
 	case r.Host == "":
 		return refuse(r, http.StatusBadRequest, "empty Host header")
-	case r.ContentLength != 0 || len(r.TransferEncoding) > 0:
+	case r.ContentLength != 0: // -1 if it comes in chunks
 		return refuse(r, http.StatusBadRequest, "a WebSocket handshake has no body")
 	case len(versions) > 1:
 		return refuse(r, http.StatusBadRequest, "%d Sec-WebSocket-Version headers", len(versions))
 	case len(versions) == 0 || trim(versions[0]) != version:
-		return refuse(r, http.StatusUpgradeRequired, "websocket version %q is not supported, only %s", r.Header.Get("Sec-Websocket-Version"), version)
+		return refuse(r, http.StatusUpgradeRequired, "websocket version %q is not supported, only %s",
+			r.Header.Get("Sec-Websocket-Version"), version)
 	}
 	return nil
 }

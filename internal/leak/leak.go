@@ -20,7 +20,7 @@ const patience = 5 * time.Second
 
 // Main runs the tests and ends the process with their exit code; when they passed, but goroutines are left a few seconds
 // later, it prints the stacks of these and ends it with 1.
-func Main(m *testing.M) { os.Exit(run(m.Run, patience, os.Stderr)) }
+func Main(m interface{ Run() int }) { os.Exit(run(m.Run, patience, os.Stderr)) }
 
 func run(tests func() int, patience time.Duration, out io.Writer) int {
 	before := goroutines()

@@ -1,0 +1,51 @@
+package pump
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+)
+
+// goodbye is how long a peer may take to end its side of TCP after we have ended ours.
+const goodbye = time.Second
+
+// HangUp ends a connection that has nothing more to say: FIN, then wait for the peer's while discarding what is still on its
+// way (unread data would turn our FIN into a reset that destroys the Close frame in flight), then RST.
+func HangUp(conn net.Conn) {
+	defer conn.Close()
+	if err := CloseWrite(conn); err != nil {
+		reset(conn)
+		return
+	}
+	conn.SetReadDeadline(time.Now().Add(goodbye))
+	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+		reset(conn)
+	}
+}
+
+// CloseWrite ends the sending half: close_notify where there is TLS, then FIN. A connection that has no halves is closed.
+func CloseWrite(conn net.Conn) error {
+	half, ok := conn.(interface{ CloseWrite() error })
+	if !ok {
+		return conn.Close()
+	}
+	if err := half.CloseWrite(); err != nil {
+		return err
+	}
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // *tls.Conn sends close_notify alone
+		return CloseWrite(outer.NetConn())
+	}
+	return nil
+}
+
+// reset makes Close send RST, so that the kernel keeps nothing for a peer that does not answer.
+func reset(conn net.Conn) {
+	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = outer.NetConn()
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+}

@@ -1,0 +1,203 @@
+package pump
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gorilla/websocket"
+
+	"bridgehead/ws"
+)
+
+// Messages carries a socket as whole messages: it pings, checks sizes and UTF-8, obeys the limits, and closes. Serve runs once;
+// Write and Flush may be called at once from any goroutine; Close ends it, once.
+type Messages struct {
+	socket *Socket
+	conn   *websocket.Conn
+	life   *life
+	served chan struct{} // closed when Serve has returned
+
+	mu       sync.Mutex  // held while a message is written
+	emptying atomic.Bool // somebody empties the outbox
+}
+
+// NewMessages takes over an upgraded socket and starts its clocks. Its owner has to call Serve.
+func NewMessages(s *Socket) *Messages {
+	m := &Messages{socket: s, served: make(chan struct{})}
+	m.conn = serverConn(&observed{Conn: s.Conn, early: s.Early, seen: m.seen})
+	m.conn.SetPongHandler(func(string) error { return nil }) // any bytes are life, a pong's too
+	m.conn.SetCloseHandler(func(int, string) error { return nil })
+	m.life = newLife(s, m.ping, nil)
+	s.Early = nil
+	m.Flush()
+	return m
+}
+
+func (m *Messages) seen() { m.life.came(client, false, time.Now()) }
+
+func (m *Messages) ping(payload [8]byte) {
+	m.conn.WriteControl(websocket.PingMessage, payload[:], time.Now().Add(time.Second))
+}
+
+// Serve reads messages and gives each to handle until the client closes, vanishes, breaks a rule, or handle returns an error;
+// it returns what came first, for End. While handle runs the socket is not read: TCP pushes back. After End it goes on reading
+// for the client's Close but calls handle no more; a handle that waits must give up when the socket ends.
+func (m *Messages) Serve(handle func(ws.Message) error) ws.Cause {
+	defer close(m.served)
+	for {
+		msg, err := m.read()
+		if err != nil {
+			return readCause(err)
+		}
+		if m.ending() {
+			continue
+		}
+		if err := m.take(msg, handle); err != nil {
+			return causeOf(err)
+		}
+	}
+}
+
+func (m *Messages) read() (ws.Message, error) {
+	m.conn.SetReadLimit(int64(m.socket.Options().MessageSize))
+	op, r, err := m.conn.NextReader()
+	if err != nil {
+		return ws.Message{}, err
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return ws.Message{}, err
+	}
+	if op == websocket.TextMessage && !utf8.Valid(data) {
+		return ws.Message{}, ws.Cause{Kind: ws.ClientEncoding}
+	}
+	return ws.Message{Op: ws.Opcode(op), Data: data}, nil
+}
+
+func (m *Messages) take(msg ws.Message, handle func(ws.Message) error) error {
+	now := time.Now()
+	m.life.came(client, true, now)
+	m.socket.Counters.In(1, len(msg.Data))
+	m.life.busy[client].Store(true)
+	err := handle(msg)
+	m.life.busy[client].Store(false)
+	if err != nil {
+		return err
+	}
+	return m.socket.charge(1, len(msg.Data), now, m.life)
+}
+
+func (m *Messages) ending() bool {
+	select {
+	case <-m.socket.Ending:
+		return true
+	default:
+		return false
+	}
+}
+
+// Write sends one message and waits until the socket has taken it. Its error is a ws.Cause, for End.
+func (m *Messages) Write(msg ws.Message) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	m.conn.SetWriteDeadline(deadline(now, m.socket.Options().WriteTimeout))
+	if err := m.conn.WriteMessage(int(msg.Op), msg.Data); err != nil {
+		return writeCause(err)
+	}
+	m.life.moved(now)
+	m.socket.Counters.Out(1, len(msg.Data))
+	return nil
+}
+
+// Flush sends what was put into the socket's outbox. It never waits for the client.
+func (m *Messages) Flush() {
+	if m.socket.Outbox.waiting() && m.emptying.CompareAndSwap(false, true) {
+		m.socket.Go(m.emptyOutbox)
+	}
+}
+
+func (m *Messages) emptyOutbox() {
+	for {
+		for {
+			msg, ok := m.socket.Outbox.take()
+			if !ok {
+				break
+			}
+			err := m.Write(msg)
+			msg.Finish(err)
+			if err != nil {
+				m.socket.EndBy(err)
+			}
+		}
+		m.emptying.Store(false)
+		if !m.socket.Outbox.waiting() || !m.emptying.CompareAndSwap(false, true) {
+			return
+		}
+	}
+}
+
+// Wake obeys changed options.
+func (m *Messages) Wake() { m.life.wake() }
+
+// Close ends the socket: our Close, then the client's, then TCP's end. It returns when the connection is closed, after the
+// close timeout and a second at most.
+func (m *Messages) Close(cause ws.Cause) {
+	m.life.stop()
+	by := time.Now().Add(m.socket.Options().CloseTimeout)
+	m.socket.Conn.SetWriteDeadline(by) // for a write that waits at this moment
+	if code, reason := cause.Client(); code != 0 {
+		m.conn.WriteControl(websocket.CloseMessage, ws.AppendClose(nil, code, reason), by)
+	}
+	m.socket.Conn.SetReadDeadline(by)
+	<-m.served
+	HangUp(m.socket.Conn)
+}
+
+// readCause says why reading ended.
+func readCause(err error) ws.Cause {
+	if cause, ok := errors.AsType[ws.Cause](err); ok {
+		return cause
+	}
+	if closed, ok := errors.AsType[*websocket.CloseError](err); ok && closed.Code != websocket.CloseAbnormalClosure {
+		return ws.Cause{Kind: ws.ClientClosed, Code: ws.Code(closed.Code), Reason: closed.Text}
+	}
+	kind := ws.ClientProtocol // what is left when the network is not to blame
+	switch {
+	case errors.Is(err, websocket.ErrReadLimit):
+		kind = ws.ClientTooBig
+	case ofNetwork(err):
+		kind = ws.ClientGone
+	}
+	return ws.Cause{Kind: kind, Err: err}
+}
+
+func writeCause(err error) ws.Cause {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ws.Cause{Kind: ws.ClientSlow, Err: err}
+	}
+	return ws.Cause{Kind: ws.ClientGone, Err: err}
+}
+
+// ofNetwork reports whether an error came from the connection and not from the protocol on it.
+func ofNetwork(err error) bool {
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	_, abnormal := errors.AsType[*websocket.CloseError](err)
+	return abnormal || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
+}
+
+// deadline is d from now; 0 is never.
+func deadline(now time.Time, d time.Duration) (by time.Time) {
+	if d > 0 {
+		by = now.Add(d)
+	}
+	return by
+}

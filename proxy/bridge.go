@@ -1,0 +1,72 @@
+// Package proxy carries one client from its handshake to its close: the policies decide, a bridge opens what stands behind the
+// route, the client is upgraded and registered, and when it ends everything it held is given back and one line is logged.
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+
+	"bridgehead/internal/metrics"
+	"bridgehead/policy"
+	"bridgehead/ws"
+)
+
+// A Bridge opens what stands behind a route. It serves many clients at once.
+type Bridge interface {
+	// Open runs before the client is upgraded, so that a dead backend is a 502 and not a 101 followed by a close. It fills
+	// h.Reply. ctx bounds Open alone. Its error may be a *Refusal; any other is answered 504 if it is a timeout, else 502.
+	Open(ctx context.Context, h *Handshake) (Session, error)
+}
+
+// A Session is one client's way through a bridge.
+type Session interface {
+	// Start begins the traffic and returns. It is called once, after the upgrade.
+	Start(c *Client)
+
+	// Close ends the traffic on both sides and returns when they are closed. It is called exactly once for every Session that
+	// Open returned, started or not, on a goroutine of its own.
+	Close(cause ws.Cause)
+}
+
+// A Handshake is a client's request for a socket, as a bridge sees it.
+type Handshake struct {
+	// Facts are what is known of the client. Facts.Request is valid until Open returns.
+	policy.Facts
+
+	Offer     ws.Offer
+	Forwarded bool // the peer is a trusted proxy: what it says in X-Forwarded-* and Forwarded is kept and added to
+	Reply     Reply
+
+	Log     *slog.Logger // carries route, connection and client
+	Metrics *metrics.Route
+}
+
+// A Reply is what a bridge tells the client, and what it learned about it.
+type Reply struct {
+	Header      http.Header // further headers of the 101
+	Subprotocol string      // one of those offered, or none
+	Extensions  string      // permessage-deflate as negotiated, or none
+	User        string      // who the client is, if the backend says so
+	State       json.RawMessage
+	Push        bool // whether others than the bridge may send to this client
+}
+
+// A Refusal answers a handshake with something else than a socket.
+type Refusal struct {
+	Status int
+	Header http.Header
+	Body   []byte
+	Reason string // one word for the metrics
+	Err    error  // for the log
+}
+
+func (r *Refusal) Error() string {
+	if r.Err != nil {
+		return r.Err.Error()
+	}
+	return http.StatusText(r.Status)
+}
+
+func (r *Refusal) Unwrap() error { return r.Err }

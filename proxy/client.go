@@ -1,0 +1,260 @@
+package proxy
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"bridgehead/hub"
+	"bridgehead/policy"
+	"bridgehead/proxy/pump"
+	"bridgehead/ws"
+)
+
+// A Client is one open socket: the end of it that bridges, hub, timers and the API hold. Its methods may be called from any
+// goroutine.
+type Client struct {
+	pump.Socket
+
+	proxy   *Proxy
+	facts   policy.Facts // without the request
+	session Session
+	place   *place
+	reply   Reply
+	since   time.Time
+	ctx     context.Context
+	cancel  context.CancelFunc
+	ending  chan struct{}
+
+	mu      sync.Mutex // guards the following
+	cause   *ws.Cause  // the first; nil while the socket lives
+	started bool       // Session.Start has returned
+	driver  Driver
+	user    string
+	state   json.RawMessage
+}
+
+// A Driver is what carries a client's traffic, as far as others than its session use it. Its methods do not block.
+type Driver interface {
+	Flush() // writes what was put into the outbox
+	Wake()  // obeys changed options
+}
+
+func (p *Proxy) newClient(h *Handshake, session Session, pl *place) *Client {
+	c := &Client{
+		proxy: p, facts: cloneFacts(h.Facts), session: session, place: pl, reply: h.Reply,
+		since: time.Now(), ending: make(chan struct{}), state: h.Reply.State,
+	}
+	c.reply.Header = nil
+	c.user = cmp.Or(h.Reply.User, c.facts.User)
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.Socket = pump.Socket{
+		Deflate: h.Reply.Extensions != "", Options: p.socket.Load, Grant: pl.grant,
+		Counters: pump.NewCounters(p.Metrics), Outbox: new(pump.Outbox),
+		Log: h.Log, End: c.End, Ending: c.ending,
+	}
+	return c
+}
+
+// upgrade answers the handshake and takes the connection out of net/http (RFC 6455, section 4.2.2). What the client sent behind
+// its handshake is kept.
+func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
+	conn, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return err
+	}
+	c.Conn = conn
+	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
+	c.Early = bytes.Clone(early)
+	answer := ws.AppendAnswer(nil, h.Offer.Key, ws.Answer{
+		Subprotocol: h.Reply.Subprotocol, Extensions: h.Reply.Extensions, Header: h.Reply.Header,
+	})
+	if timeout := c.Options().WriteTimeout; timeout > 0 {
+		conn.SetWriteDeadline(time.Now().Add(timeout))
+	}
+	_, err = conn.Write(answer)
+	return err
+}
+
+// run registers the client and starts its traffic.
+func (c *Client) run() {
+	c.proxy.Metrics.Opened()
+	c.Log.Info("open", c.who()...)
+	c.proxy.Hub.Add(c)
+	c.session.Start(c)
+
+	c.mu.Lock()
+	c.started = true
+	ended, driver := c.cause != nil, c.driver
+	c.mu.Unlock()
+	if ended {
+		go c.finish()
+		return
+	}
+	if driver != nil {
+		driver.Flush() // for what was sent before the driver was there
+	}
+}
+
+// abandon gives back what a client holds that vanished before its upgrade was done.
+func (c *Client) abandon(err error) {
+	c.Log.Info("gone during the handshake", "error", err)
+	if c.Conn != nil {
+		c.Conn.Close()
+	}
+	c.session.Close(ws.Cause{Kind: ws.ClientGone, Err: err})
+	c.cancel()
+	c.place.release()
+}
+
+// End starts the end of the socket and returns. The first cause wins.
+func (c *Client) End(cause ws.Cause) {
+	c.mu.Lock()
+	first, started := c.cause == nil, c.started
+	if first {
+		c.cause = &cause
+		close(c.ending)
+	}
+	c.mu.Unlock()
+	if first && started {
+		go c.finish()
+	}
+}
+
+// finish closes both sides and gives everything back. It runs once, after the first cause and after Start.
+func (c *Client) finish() {
+	cause := *c.cause
+	c.closeSession(cause)
+	c.Outbox.Close()
+	c.place.release()
+	c.proxy.Metrics.Closed(cause.Kind.String(), string(cause.By()), time.Since(c.since))
+	c.logEnd(cause)
+	c.proxy.Hub.Remove(c)
+	c.cancel()
+}
+
+// closeSession outlives a panic of the bridge, which must not keep what the client holds.
+func (c *Client) closeSession(cause ws.Cause) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.Log.Error("panic while closing", "panic", v, "stack", string(debug.Stack()))
+			c.Conn.Close()
+		}
+	}()
+	c.session.Close(cause)
+}
+
+// logEnd sums the socket up in one line.
+func (c *Client) logEnd(cause ws.Cause) {
+	messagesIn, bytesIn, messagesOut, bytesOut := c.Counters.Sum()
+	code, reason := cause.Client()
+	args := append(c.who(),
+		"duration", time.Since(c.since).Round(time.Millisecond),
+		"messages_in", messagesIn, "bytes_in", bytesIn, "messages_out", messagesOut, "bytes_out", bytesOut,
+		"cause", cause.Kind.String(), "by", string(cause.By()), "code", int(code), "reason", reason)
+	if backend, _ := cause.Backend(); backend != code {
+		args = append(args, "backend_code", int(backend))
+	}
+	if cause.Err != nil {
+		args = append(args, "error", cause.Err.Error())
+	}
+	c.Log.Info("closed", args...)
+}
+
+// who is what both lines of a socket's life say of the client.
+func (c *Client) who() (args []any) {
+	if user := c.User(); user != "" {
+		args = append(args, "user", user)
+	}
+	if c.reply.Subprotocol != "" {
+		args = append(args, "subprotocol", c.reply.Subprotocol)
+	}
+	return args
+}
+
+// Send queues a message of somebody else than the bridge: hub.ErrSlow, hub.ErrClosed or hub.ErrNoPush if it cannot be, and then
+// the message was finished with that.
+func (c *Client) Send(m ws.Message) error {
+	if !c.reply.Push {
+		m.Finish(hub.ErrNoPush)
+		return hub.ErrNoPush
+	}
+	if err := c.Outbox.Put(m); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	driver := c.driver
+	c.mu.Unlock()
+	if driver != nil {
+		driver.Flush()
+	}
+	return nil
+}
+
+// Attach names the driver that carries the client. A session calls it in Start.
+func (c *Client) Attach(d Driver) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.driver = d
+}
+
+// ID names the connection; it is unique over all programs.
+func (c *Client) ID() string { return c.facts.ConnID }
+
+// Context ends when the client has ended and everything it held is given back.
+func (c *Client) Context() context.Context { return c.ctx }
+
+// Done is closed when the client has ended and everything it held is given back.
+func (c *Client) Done() <-chan struct{} { return c.ctx.Done() }
+
+// Facts are what was known of the client in its handshake. Their Request is nil.
+func (c *Client) Facts() *policy.Facts { return &c.facts }
+
+// Since is when the socket was opened.
+func (c *Client) Since() time.Time { return c.since }
+
+// Subprotocol is the one that was chosen, or "".
+func (c *Client) Subprotocol() string { return c.reply.Subprotocol }
+
+// User is who the client is, as far as known.
+func (c *Client) User() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.user
+}
+
+// SetUser says who the client is.
+func (c *Client) SetUser(user string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.user = user
+}
+
+// State is what the backend has asked to keep with the connection.
+func (c *Client) State() json.RawMessage {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state
+}
+
+// SetState keeps something for the backend with the connection.
+func (c *Client) SetState(state json.RawMessage) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = state
+}
+
+// Info is what is known of the connection now.
+func (c *Client) Info() hub.Info {
+	info := hub.Info{
+		ID: c.ID(), Route: c.proxy.Route, Kind: c.proxy.Kind, Client: c.facts.Client.String(), User: c.User(),
+		Subprotocol: c.reply.Subprotocol, ConnectedAt: c.since.UTC(), State: c.State(),
+	}
+	info.MessagesIn, info.BytesIn, info.MessagesOut, info.BytesOut = c.Counters.Sum()
+	return info
+}

@@ -1,0 +1,174 @@
+package proxy
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"bridgehead/hub"
+	"bridgehead/internal/metrics"
+	"bridgehead/policy"
+	"bridgehead/proxy/pump"
+	"bridgehead/ws"
+)
+
+// A Config is what one route's Proxy is made of.
+type Config struct {
+	Route   string // its name
+	Kind    string // of its bridge: websocket, tcp or webhook
+	HasHost bool   // the route is bound to hosts
+	Options Options
+	Bridge  Bridge
+
+	Node     string // of this program, part of connection ids
+	Hub      *hub.Hub
+	Limits   *policy.Store
+	Capacity *policy.Capacity // of the whole program
+	Trusted  policy.Networks
+	Metrics  *metrics.Route
+	Log      *slog.Logger
+	Draining func() bool // the program ends: nobody comes in any more; nil: never
+}
+
+// A Proxy serves the handshakes of one route. It is an http.Handler.
+type Proxy struct {
+	Config
+	origins *policy.Origins
+	limiter *policy.Limiter
+	room    *policy.Capacity // of this route
+	socket  atomic.Pointer[pump.Options]
+}
+
+// New builds the proxy of a route. The options have been validated.
+func New(c Config) (*Proxy, error) {
+	origins, err := policy.NewOrigins(c.Options.Origins, c.Options.RequireOrigin, c.HasHost)
+	if err != nil {
+		return nil, err
+	}
+	limiter, err := c.Limits.Limiter(c.Route, c.Options.Limits)
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{Config: c, origins: origins, limiter: limiter, room: policy.NewCapacity(c.Options.MaxConnections)}
+	p.Log = c.Log.With("route", c.Route)
+	p.socket.Store(&c.Options.Socket)
+	return p, nil
+}
+
+// ServeHTTP takes a client from its handshake to the start of its traffic. The socket lives on after it returns.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	h, err := p.handshake(r)
+	if err != nil {
+		p.refuse(w, r, h.Log, err, began)
+		return
+	}
+	place, err := p.admit(h, began)
+	if err != nil {
+		p.refuse(w, r, h.Log, err, began)
+		return
+	}
+	session, err := p.open(r.Context(), h)
+	if err != nil {
+		place.release()
+		p.refuse(w, r, h.Log, err, began)
+		return
+	}
+	c := p.newClient(h, session, place)
+	if err := c.upgrade(w, h); err != nil {
+		p.Metrics.Handshake("failed", time.Since(began))
+		c.abandon(err)
+		return
+	}
+	p.Metrics.Handshake("accepted", time.Since(began))
+	c.run()
+}
+
+// handshake reads what is known of the client. The Handshake is usable for the log even when there is an error.
+func (p *Proxy) handshake(r *http.Request) (*Handshake, error) {
+	addr, secure := p.Trusted.Client(r)
+	h := &Handshake{
+		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure},
+		Forwarded: p.Trusted.Trusts(r),
+		Metrics:   p.Metrics,
+	}
+	h.Log = p.Log.With("conn", h.ConnID, "client", addr.String())
+	var err error
+	h.Offer, err = ws.CheckRequest(r)
+	h.Subprotocols = h.Offer.Subprotocols
+	return h, err
+}
+
+// newID names a connection: the node, so that a push from any other can find it, and more than 100 random bits.
+func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(rand.Text()) }
+
+// admit asks the policies, the cheap ones first.
+func (p *Proxy) admit(h *Handshake, now time.Time) (*place, error) {
+	if p.Draining != nil && p.Draining() {
+		return nil, unavailable("draining")
+	}
+	if err := p.origins.Check(h.Request); err != nil {
+		return nil, forbidden(err)
+	}
+	grant, err := p.limiter.Admit(&h.Facts, now)
+	if err != nil {
+		return nil, err
+	}
+	pl := &place{grant: grant}
+	for _, room := range []*policy.Capacity{p.room, p.Capacity} {
+		if !room.Acquire() {
+			pl.release()
+			return nil, unavailable("capacity")
+		}
+		pl.rooms = append(pl.rooms, room)
+	}
+	return pl, nil
+}
+
+// A place is what an admitted client holds of the limits.
+type place struct {
+	grant *policy.Grant
+	rooms []*policy.Capacity
+}
+
+func (p *place) release() {
+	p.grant.Release()
+	for _, room := range p.rooms {
+		room.Release()
+	}
+}
+
+// open opens the bridge. A panic in it is this client's 500 and nobody else's trouble.
+func (p *Proxy) open(ctx context.Context, h *Handshake) (session Session, err error) {
+	began := time.Now()
+	defer func() {
+		if v := recover(); v != nil {
+			h.Log.Error("panic while opening the bridge", "panic", v, "stack", string(debug.Stack()))
+			err = &Refusal{Status: http.StatusInternalServerError, Reason: "internal", Err: fmt.Errorf("panic: %v", v)}
+		}
+		outcome := "ok"
+		if err != nil {
+			outcome = "error"
+		}
+		p.Metrics.Backend("open", outcome, time.Since(began))
+	}()
+	return p.Bridge.Open(ctx, h)
+}
+
+// cloneFacts keeps what outlives the request, without the memory of the request.
+func cloneFacts(f policy.Facts) policy.Facts {
+	f.Request = nil
+	f.User = strings.Clone(f.User)
+	f.Subprotocols = slices.Clone(f.Subprotocols)
+	for i, s := range f.Subprotocols {
+		f.Subprotocols[i] = strings.Clone(s)
+	}
+	return f
+}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"bridgehead/policy"
+	"bridgehead/ws"
+)
+
+// fullRetry is when a client that met a full or ending program may try again.
+const fullRetry = 5 * time.Second
+
+// refusal finds the answer to an error on the way to a socket.
+func refusal(err error) *Refusal {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r
+	}
+	if h, ok := errors.AsType[*ws.HandshakeError](err); ok {
+		return &Refusal{Status: h.Status, Header: h.Header, Body: []byte(h.Message + "\n"), Reason: "handshake", Err: err}
+	}
+	if e, ok := errors.AsType[*policy.Exceeded](err); ok {
+		return &Refusal{
+			Status: http.StatusTooManyRequests, Header: retryAfter(max(e.RetryAfter, time.Second)), Reason: "limit", Err: err,
+			Body: []byte("too many connections or attempts from this client\n"),
+		}
+	}
+	if timedOut(err) {
+		return &Refusal{Status: http.StatusGatewayTimeout, Reason: "backend timeout", Err: err, Body: []byte("the backend did not answer in time\n")}
+	}
+	return &Refusal{Status: http.StatusBadGateway, Reason: "backend", Err: err, Body: []byte("the backend cannot be reached\n")}
+}
+
+func forbidden(err error) *Refusal {
+	return &Refusal{Status: http.StatusForbidden, Reason: "origin", Err: err, Body: []byte("this page may not open a socket here\n")}
+}
+
+func unavailable(reason string) *Refusal {
+	return &Refusal{
+		Status: http.StatusServiceUnavailable, Header: retryAfter(fullRetry), Reason: reason,
+		Err: fmt.Errorf("no room: %s", reason), Body: []byte("no room for another socket now\n"),
+	}
+}
+
+// retryAfter rounds up to the whole seconds that the header speaks in (RFC 9110, section 10.2.3).
+func retryAfter(d time.Duration) http.Header {
+	return http.Header{"Retry-After": {strconv.Itoa(int(math.Ceil(d.Seconds())))}}
+}
+
+func timedOut(err error) bool {
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() {
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// refuse answers a request that gets no socket, counts it, and logs why. The connection ends with it: what the client sent
+// behind its handshake must not be read as another request.
+func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error, began time.Time) {
+	refused := refusal(err)
+	p.Metrics.Refused(refused.Reason)
+	p.Metrics.Handshake("refused", time.Since(began))
+	log.Log(r.Context(), refused.level(), "refused", "status", refused.Status, "reason", refused.Reason, "error", refused.Error())
+
+	h := w.Header()
+	for name, values := range refused.Header {
+		h[name] = append(h[name], values...)
+	}
+	if ws.IsUpgrade(r) {
+		h.Set("Connection", "close")
+	}
+	if h.Get("Content-Type") == "" {
+		h.Set("Content-Type", "text/plain; charset=utf-8")
+	}
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(refused.Status)
+	w.Write(refused.Body)
+}
+
+// level is how loud a refusal is in the log: faults of ours and of backends are warnings; what anybody on the internet can
+// cause as often as they like is kept low.
+func (r *Refusal) level() slog.Level {
+	switch {
+	case r.Status >= http.StatusInternalServerError:
+		return slog.LevelWarn
+	case r.Reason == "handshake", r.Reason == "limit":
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}

@@ -1,0 +1,153 @@
+package relay
+
+import (
+	"fmt"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"bridgehead/policy"
+	"bridgehead/proxy"
+)
+
+// connectionHeader carries the id under which logs and the API know the socket.
+const connectionHeader = "X-Connection-Id"
+
+// vouched are the headers in which a proxy speaks for its client. Nobody but a trusted proxy is believed in them.
+var vouched = []string{
+	"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server",
+	"X-Real-Ip", connectionHeader,
+}
+
+// owned are the headers that belong to the handshake itself, or to one connection (RFC 9110, section 7.6.1).
+var owned = []string{
+	"Host", "Connection", "Upgrade", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te",
+	"Trailer", "Transfer-Encoding", "Content-Length",
+}
+
+// headers is the stated rule for the upstream handshake: the client's headers, without those of its connection and without
+// what only a trusted proxy may say; then ours, which nothing of the client's can delete; then what the configuration says.
+type headers struct {
+	set    map[string]policy.Template // by canonical name
+	remove []string                   // folded
+	drop   []string                   // folded: never taken from a client, in whatever spelling
+}
+
+func newHeaders(o Headers) (*headers, error) {
+	hs := &headers{set: make(map[string]policy.Template, len(o.Set))}
+	for _, name := range slices.Concat(vouched, owned) {
+		hs.drop = append(hs.drop, fold(name))
+	}
+	for name, text := range o.Set {
+		t, err := policy.ParseTemplate(text)
+		if err != nil {
+			return nil, fmt.Errorf("headers.set.%s: %w", name, err)
+		}
+		hs.set[http.CanonicalHeaderKey(name)] = t
+		hs.drop = append(hs.drop, fold(name))
+	}
+	for _, name := range o.Remove {
+		hs.remove = append(hs.remove, fold(name))
+	}
+	return hs, nil
+}
+
+// fold makes equal what servers take for the same name: they read headers through CGI, where `-`, `_` and `.` become one.
+func fold(name string) string {
+	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
+}
+
+var token = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110, section 5.6.2
+
+// checkName refuses names that are none and those that the handshake itself needs.
+func checkName(name string) error {
+	switch f := fold(name); {
+	case !token.MatchString(name):
+		return fmt.Errorf("%q is no header name", name)
+	case f == "host":
+		return nil
+	case strings.HasPrefix(f, "sec-websocket-"), slices.Contains(owned, http.CanonicalHeaderKey(name)):
+		return fmt.Errorf("%s belongs to the handshake and cannot be changed", name)
+	}
+	return nil
+}
+
+// of gives the Host and the other headers for a client's upstream handshake.
+func (hs *headers) of(h *proxy.Handshake) (host string, header http.Header) {
+	r := h.Request
+	header = make(http.Header, len(r.Header)+len(vouched))
+	ofConnection := connectionTokens(r.Header)
+	for name, values := range r.Header {
+		f := fold(name)
+		if !slices.Contains(hs.drop, f) && !slices.Contains(hs.remove, f) && !ofConnection[f] && !strings.HasPrefix(f, "sec-websocket-") {
+			header[name] = values
+		}
+	}
+	forward(header, h)
+	for _, name := range hs.remove {
+		header.Del(name)
+	}
+	host = r.Host
+	for name, text := range hs.set {
+		value, err := text.Expand(&h.Facts, nil)
+		switch {
+		case err != nil: // this handshake has no such value: the header is left out, and the client's own was dropped
+		case name == "Host":
+			host = value
+		default:
+			header.Set(name, value)
+		}
+	}
+	return host, header
+}
+
+// connectionTokens are the headers that the client's Connection header claims for its own connection.
+func connectionTokens(h http.Header) map[string]bool {
+	tokens := make(map[string]bool)
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			tokens[fold(strings.TrimSpace(name))] = true
+		}
+	}
+	return tokens
+}
+
+// forward says who the client is (RFC 7239, and the older X-Forwarded headers). What a trusted proxy said before us is kept.
+func forward(header http.Header, h *proxy.Handshake) {
+	peer, proto := policy.Peer(h.Request), "http"
+	if h.TLS {
+		proto = "https"
+	}
+	element := fmt.Sprintf("for=%s;host=%s;proto=%s", forwardedNode(peer), quoted(h.Request.Host), proto)
+	header.Set("X-Forwarded-Host", h.Request.Host)
+	header.Set(connectionHeader, h.ConnID)
+	var before, elements []string
+	if h.Forwarded {
+		before = h.Request.Header.Values("X-Forwarded-For")
+		elements = h.Request.Header.Values("Forwarded")
+		if host := h.Request.Header.Get("X-Forwarded-Host"); host != "" {
+			header.Set("X-Forwarded-Host", host)
+		}
+	}
+	header.Set("X-Forwarded-Proto", proto)
+	header.Set("X-Forwarded-For", strings.Join(append(slices.Clone(before), peer.String()), ", "))
+	header.Set("Forwarded", strings.Join(append(slices.Clone(elements), element), ", "))
+	header.Set("X-Real-Ip", h.Client.String())
+}
+
+// forwardedNode writes an address as RFC 7239, section 6, wants it.
+func forwardedNode(peer netip.Addr) string {
+	if peer.Is6() {
+		return `"[` + peer.String() + `]"`
+	}
+	return peer.String()
+}
+
+func quoted(s string) string {
+	if token.MatchString(s) {
+		return s
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+}

@@ -1,0 +1,63 @@
+package relay
+
+import (
+	"slices"
+
+	"bridgehead/internal/yamlpos"
+	"bridgehead/policy"
+	"bridgehead/proxy/upstream"
+)
+
+// Schemes are those of servers that speak WebSocket; http and https mean the same.
+var Schemes = []string{"ws", "wss", "http", "https"}
+
+// Options are the section `websocket` of a route.
+type Options struct {
+	// Where the upstream WebSocket servers are: a URL, a list of URLs used in turn, or the name of an entry under `upstreams`.
+	// Without a path the client's path and query pass unchanged; with one it replaces them and may hold captures, `{room}`.
+	To upstream.To `yaml:"to"`
+	// What to change in the headers of the upstream handshake.
+	Headers Headers `yaml:"headers"`
+	// `pass` negotiates permessage-deflate between the client and the upstream; `off` strips the client's offer.
+	Compression string `yaml:"compression"`
+	// Whether the push API may send to these sockets between the upstream's messages.
+	Push bool `yaml:"push"`
+	// Bounds the opening of the upstream connection.
+	Connect upstream.Connect `yaml:"connect"`
+}
+
+// Headers says how request headers change on the way to the upstream.
+type Headers struct {
+	// Headers to set, each with a text that may hold values of the handshake: `{client.ip}`, `{room}`, `{header.x-name}`.
+	Set map[string]string `yaml:"set"`
+	// Headers to remove.
+	Remove []string `yaml:"remove"`
+}
+
+// DefaultOptions are the values of keys that are not given.
+func DefaultOptions() Options {
+	return Options{Compression: "pass", Connect: upstream.DefaultConnect()}
+}
+
+// Validate reports what cannot work. It looks and never acts.
+func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
+	o.To.Validate(at.Key("to"), p, Schemes...)
+	o.Connect.Validate(at.Key("connect"), p)
+	if !slices.Contains([]string{"pass", "off"}, o.Compression) {
+		p.Add(at.Key("compression"), "%q is neither pass nor off", o.Compression)
+	}
+	set := at.Key("headers").Key("set")
+	for name, text := range o.Headers.Set {
+		if err := checkName(name); err != nil {
+			p.Add(set.Key(name), "%v", err)
+		}
+		if _, err := policy.ParseTemplate(text); err != nil {
+			p.Add(set.Key(name), "%v", err)
+		}
+	}
+	for i, name := range o.Headers.Remove {
+		if err := checkName(name); err != nil {
+			p.Add(at.Key("headers").Key("remove").Index(i), "%v", err)
+		}
+	}
+}

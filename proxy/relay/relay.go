@@ -1,0 +1,160 @@
+// Package relay bridges a client to an upstream WebSocket server. The two handshakes are ours, the frames are theirs: they pass
+// as they come.
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"bridgehead/proxy"
+	"bridgehead/proxy/pump"
+	"bridgehead/proxy/upstream"
+	"bridgehead/ws"
+)
+
+const (
+	maxHead = 64 << 10 // of an upstream's answer
+	maxBody = 1 << 20  // of its refusal
+)
+
+// A Bridge relays to the servers of one group.
+type Bridge struct {
+	options Options
+	group   *upstream.Group
+	headers *headers
+}
+
+// New builds the bridge. The options have been validated.
+func New(o Options, group *upstream.Group) (*Bridge, error) {
+	hs, err := newHeaders(o.Headers)
+	if err != nil {
+		return nil, err
+	}
+	return &Bridge{options: o, group: group, headers: hs}, nil
+}
+
+// Open connects to a server and does the handshake with it (RFC 6455, section 4.1). What the server refuses, it refuses to the
+// client.
+func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.options.Connect.Timeout)
+	defer cancel()
+	target := b.group.Pick()
+	to, err := target.URL(&h.Facts)
+	if err != nil {
+		return nil, &proxy.Refusal{Status: http.StatusBadRequest, Reason: "path", Err: err, Body: []byte(err.Error() + "\n")}
+	}
+	conn, err := target.Dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{conn: conn}
+	answer, err := b.handshake(ctx, s, h, to)
+	if err != nil {
+		conn.Close()
+		if ctx.Err() != nil { // the deadline closed the connection under the handshake
+			err = errors.Join(ctx.Err(), err)
+		}
+		return nil, fmt.Errorf("handshake with %s: %w", target.Address(), err)
+	}
+	h.Reply = proxy.Reply{
+		Header: answer.Header, Subprotocol: answer.Subprotocol, Extensions: answer.Extensions, User: h.User, Push: b.options.Push,
+	}
+	return s, nil
+}
+
+// handshake sends the request and reads the answer. Whatever the server sent behind it is the session's.
+func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, to *url.URL) (ws.Answer, error) {
+	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+	defer stop()
+	host, header := b.headers.of(h)
+	q := &ws.Request{
+		Host: host, Target: to.RequestURI(), Key: ws.NewKey(), Subprotocols: h.Offer.Subprotocols, Header: header,
+	}
+	if b.options.Compression == "pass" {
+		q.Extensions = h.Offer.Deflate
+	}
+	if _, err := s.conn.Write(q.Append(nil)); err != nil {
+		return ws.Answer{}, err
+	}
+	head := &io.LimitedReader{R: s.conn, N: maxHead}
+	br := bufio.NewReader(head)
+	resp, err := readResponse(br)
+	if err != nil {
+		return ws.Answer{}, err
+	}
+	if resp.StatusCode >= 300 {
+		head.N = maxBody
+		return ws.Answer{}, refusal(resp)
+	}
+	answer, err := q.CheckResponse(resp)
+	if err != nil {
+		return ws.Answer{}, fmt.Errorf("%w; is it a WebSocket server?", err)
+	}
+	if !stop() {
+		return ws.Answer{}, ctx.Err()
+	}
+	early, _ := br.Peek(br.Buffered())
+	s.early = bytes.Clone(early)
+	return answer, nil
+}
+
+// readResponse reads past interim answers other than 101 (RFC 9110, section 15.2).
+func readResponse(br *bufio.Reader) (*http.Response, error) {
+	for range 5 {
+		resp, err := http.ReadResponse(br, nil)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
+			return resp, nil
+		}
+	}
+	return nil, errors.New("too many interim answers")
+}
+
+// refusal hands on what the server answered instead of a socket.
+func refusal(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	if err != nil {
+		return fmt.Errorf("status %d: %w", resp.StatusCode, err)
+	}
+	return &proxy.Refusal{
+		Status: resp.StatusCode, Header: ws.Passable(resp.Header), Body: body, Reason: "upstream",
+		Err: fmt.Errorf("the upstream refused with %s", resp.Status),
+	}
+}
+
+// A session is one client's upstream connection.
+type session struct {
+	conn  net.Conn
+	early []byte // what the server sent behind its 101
+	link  *pump.Link
+}
+
+// Start joins the two sockets.
+func (s *session) Start(c *proxy.Client) {
+	s.link = pump.NewLink(&c.Socket, pump.Backend{Conn: s.conn, Early: s.early})
+	s.early = nil
+	c.Attach(s.link)
+	s.link.Start()
+}
+
+// Close ends both sides, or tells the server alone when there was never a client.
+func (s *session) Close(cause ws.Cause) {
+	if s.link != nil {
+		s.link.Close(cause)
+		return
+	}
+	code, reason := cause.Backend()
+	s.conn.SetDeadline(time.Now().Add(time.Second))
+	s.conn.Write(ws.AppendCloseFrame(nil, code, reason, true))
+	s.conn.Close()
+}

@@ -1,0 +1,89 @@
+// Package stream bridges a client to a TCP or Unix stream. Raw, every read is a message and the payload of every frame is
+// written as it comes; with lines, a message is a line.
+package stream
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"bridgehead/proxy"
+	"bridgehead/proxy/pump"
+	"bridgehead/proxy/upstream"
+	"bridgehead/ws"
+)
+
+// A Bridge leads to the streams of one group.
+type Bridge struct {
+	options Options
+	group   *upstream.Group
+}
+
+// New builds the bridge. The options have been validated.
+func New(o Options, group *upstream.Group) *Bridge { return &Bridge{options: o, group: group} }
+
+// Open connects to a stream and sends the preamble.
+func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {
+	subprotocol, err := b.choose(h.Offer.Subprotocols)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.options.Connect.Timeout)
+	defer cancel()
+	conn, err := b.group.Pick().DialAfter(ctx, func(conn net.Conn) error { return sendPreamble(conn, b.options.Preamble, h) })
+	if err != nil {
+		return nil, err
+	}
+	h.Reply = proxy.Reply{Subprotocol: subprotocol, User: h.User}
+	if b.options.Framing == "line" {
+		return newLines(conn, b.opcode(), b.options.Close.Linger), nil
+	}
+	return &raw{conn: conn, backend: pump.Backend{Conn: conn, Stream: true, Message: b.opcode(), Linger: b.options.Close.Linger}}, nil
+}
+
+// choose takes the first of the client's subprotocols that is configured.
+func (b *Bridge) choose(offered []string) (string, error) {
+	for _, name := range offered {
+		if slices.Contains(b.options.Subprotocols, name) {
+			return name, nil
+		}
+	}
+	if b.options.RequireSubprotocol {
+		text := "offer one of the subprotocols " + strings.Join(b.options.Subprotocols, ", ")
+		return "", &proxy.Refusal{Status: http.StatusBadRequest, Reason: "subprotocol", Err: errors.New(text), Body: []byte(text + "\n")}
+	}
+	return "", nil
+}
+
+func (b *Bridge) opcode() ws.Opcode {
+	if b.options.Message == "text" {
+		return ws.Text
+	}
+	return ws.Binary
+}
+
+// raw is a session whose payload passes in flight.
+type raw struct {
+	conn    net.Conn
+	backend pump.Backend
+	link    *pump.Link
+}
+
+// Start joins the socket and the stream.
+func (s *raw) Start(c *proxy.Client) {
+	s.link = pump.NewLink(&c.Socket, s.backend)
+	c.Attach(s.link)
+	s.link.Start()
+}
+
+// Close ends both sides.
+func (s *raw) Close(cause ws.Cause) {
+	if s.link == nil {
+		s.conn.Close()
+		return
+	}
+	s.link.Close(cause)
+}

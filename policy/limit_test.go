@@ -155,6 +155,11 @@ func TestWhatRulesCountBy(t *testing.T) {
 	for _, tt := range tests {
 		l := limiter(t, NewStore(100), Rule{Per: tt.per, Connections: 1, Except: Networks{Loopback()}})
 		admit(t, l, tt.a)
+		for id := range l.store.accounts {
+			if len(id.key) > longestKey {
+				t.Errorf("%s: the store keeps a key of %d bytes, want at most %d", tt.rule, len(id.key), longestKey)
+			}
+		}
 		if tt.same {
 			refuse(t, l, tt.b, "connections")
 		} else {

@@ -1,0 +1,89 @@
+package admin
+
+import (
+	"log/slog"
+	"net/http"
+
+	"bridgehead/hub"
+	"bridgehead/internal/metrics"
+)
+
+// Config is what an API works on.
+type Config struct {
+	Hub         *hub.Hub
+	Metrics     *metrics.Set
+	Log         *slog.Logger
+	AdminTokens []Token      // who may use the listener for operators; none: clients on this machine
+	PushTokens  []Token      // who may use the listener for applications; none: clients on this machine
+	Ready       func() error // why no sockets are taken, such as a drain; nil, or an answer of nil, is ready
+	Version     string       // of the program
+}
+
+// An API answers operators and applications. Its handlers may be used at once.
+//
+// A call takes as long as its client takes to send the body and, if it waits for its messages to be written, up to
+// [MaxWait] more: the server's timeouts must allow for that, and bound the rest.
+type API struct{ Config }
+
+// New gives the API of c.
+func New(c Config) *API { return &API{Config: c} }
+
+// Admin is the handler of the listener for operators: every call.
+func (a *API) Admin() http.Handler {
+	return newSite(append(a.operatorCalls(), a.applicationCalls()...), newGuard(a.AdminTokens), a.Log)
+}
+
+// Push is the handler of the listener for applications: the calls that send to sockets, list and end them.
+func (a *API) Push() http.Handler {
+	return newSite(a.applicationCalls(), newGuard(a.PushTokens), a.Log)
+}
+
+func (a *API) operatorCalls() []call {
+	return []call{
+		{"GET", "/{$}", roleRead, "this list", a.index},
+		{"GET", "/healthz", anybody, "200 while the program runs", a.health},
+		{"GET", "/readyz", anybody, "200, or 503 with the reason why no sockets are taken", a.ready},
+		{"GET", "/metrics", roleRead, "Prometheus metrics", a.metrics},
+	}
+}
+
+func (a *API) applicationCalls() []call {
+	return []call{
+		{"POST", "/v1/send", rolePush, "send a message to a socket, or to all of a route", a.send},
+		{"GET", "/v1/connections", roleRead, "the open sockets: ?route=, user=, limit=, cursor=", a.list},
+		{"GET", "/v1/connections/{id}", roleRead, "one socket", a.show},
+		{"DELETE", "/v1/connections/{id}", roleClose, "end a socket: ?code=, reason=", a.end},
+	}
+}
+
+func (a *API) index(w http.ResponseWriter, _ *http.Request, _ *caller) error {
+	plain(w, http.StatusOK, "bridgehead "+a.Version+"\n\n"+listing(append(a.operatorCalls(), a.applicationCalls()...)))
+	return nil
+}
+
+func (a *API) health(w http.ResponseWriter, _ *http.Request, _ *caller) error {
+	plain(w, http.StatusOK, "ok\n")
+	return nil
+}
+
+func (a *API) ready(w http.ResponseWriter, _ *http.Request, _ *caller) error {
+	status, text := http.StatusOK, "ready"
+	if a.Ready != nil {
+		if reason := a.Ready(); reason != nil {
+			status, text = http.StatusServiceUnavailable, "not ready: "+reason.Error()
+		}
+	}
+	plain(w, status, text+"\n")
+	return nil
+}
+
+func (a *API) metrics(w http.ResponseWriter, r *http.Request, _ *caller) error {
+	a.Metrics.Handler().ServeHTTP(w, r)
+	return nil
+}
+
+func plain(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	w.Write([]byte(text))
+}

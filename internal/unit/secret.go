@@ -2,7 +2,6 @@ package unit
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 )
 
@@ -23,7 +22,7 @@ func (s Secret) String() string {
 }
 
 // Format prints [Secret.String] for every verb: fmt would show the content for one it does not know.
-func (s Secret) Format(f fmt.State, _ rune) { io.WriteString(f, s.String()) } //nolint:errcheck // fmt.State keeps no error
+func (s Secret) Format(f fmt.State, _ rune) { fmt.Fprint(f, s.String()) }
 
 // GoString gives what [Secret.String] gives.
 func (s Secret) GoString() string { return s.String() }

@@ -2,17 +2,15 @@ package yamlpos
 
 import (
 	"encoding"
-	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
-	"time"
 
 	"gopkg.in/yaml.v3"
 )
 
-// maxValues bounds the work that aliases of aliases can ask for. Ten thousand routes have some hundred thousand values.
-const maxValues = 2_000_000
+// A file without aliases has fewer values than bytes. Aliases of aliases could ask for more than any machine has room for: they
+// may multiply a file by maxReuse.
+const maxReuse = 16
 
 // Decoding says how a document becomes a struct.
 type Decoding struct {
@@ -33,7 +31,7 @@ type Decoding struct {
 // `short` then takes the same text.
 func (d *Document) Decode(v any, how Decoding) *Problems {
 	dec := decoder{
-		problems: d.Problems(), preset: how.Preset, left: maxValues,
+		problems: d.Problems(), preset: how.Preset, left: maxReuse * d.size,
 		expander: expander{how.Lookup, how.Dir},
 	}
 	if dec.preset == nil {
@@ -79,15 +77,19 @@ func (d *decoder) value(n *yaml.Node, at Path, v reflect.Value) {
 	}
 }
 
+// coreTags are the tags that may be written out: they change nothing.
+var coreTags = map[string]bool{
+	"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!null": true, "!!map": true, "!!seq": true,
+}
+
 // sound reports what is wrong with a node whatever it is decoded into.
 func (d *decoder) sound(n *yaml.Node, at Path) bool {
 	d.left--
-	known := []string{"!!str", "!!int", "!!float", "!!bool", "!!null", "!!map", "!!seq"}
 	switch {
 	case d.left == 0:
 		d.problems.fail(n, at, "the file has too many values; aliases multiply them")
 	case d.left < 0:
-	case n.Style&yaml.TaggedStyle != 0 && !slices.Contains(known, n.ShortTag()):
+	case n.Style&yaml.TaggedStyle != 0 && !coreTags[n.ShortTag()]:
 		d.problems.fail(n, at, "the tag %s is not understood; remove it", n.Tag)
 	case isEmpty(n):
 		d.problems.fail(n, at, "is empty; give it a value or remove it")
@@ -242,105 +244,4 @@ func takesText(t reflect.Type) bool {
 	default:
 		return true
 	}
-}
-
-func (d *decoder) textual(n *yaml.Node, at Path, v reflect.Value) {
-	text, ok := d.someText(n, at)
-	if !ok {
-		return
-	}
-	if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
-		d.problems.fail(n, at, "%v", err)
-	}
-}
-
-func (d *decoder) scalar(n *yaml.Node, at Path, v reflect.Value) {
-	text, ok := d.someText(n, at)
-	if !ok {
-		return
-	}
-	if err := setScalar(v, text, n.ShortTag() == "!!bool"); err != nil {
-		d.problems.fail(n, at, "%v", err)
-	}
-}
-
-// text is a scalar with its references expanded.
-func (d *decoder) text(n *yaml.Node, at Path) (string, bool) {
-	text, err := d.expand(n.Value)
-	if err != nil {
-		d.problems.fail(n, at, "%v", err)
-		return "", false
-	}
-	return text, true
-}
-
-// someText is a text that is not empty.
-func (d *decoder) someText(n *yaml.Node, at Path) (string, bool) {
-	text, ok := d.text(n, at)
-	if ok && text == "" {
-		d.problems.fail(n, at, "is empty; give it a value or remove it")
-		return "", false
-	}
-	return text, ok
-}
-
-// setScalar parses a text for the type of v. `isBool` says that it was a bool in the file: `off` becomes `false` when a tool
-// such as Helm rewrites it, and means `off` still where a text is wanted.
-func setScalar(v reflect.Value, text string, isBool bool) error {
-	isOff := text == "off" || text == "false"
-	switch kind := v.Kind(); {
-	case v.Type() == reflect.TypeFor[time.Duration]():
-		return setDuration(v, text)
-	case kind == reflect.Bool:
-		return setBool(v, text)
-	case kind == reflect.String && isBool && isOff:
-		v.SetString("off")
-	case kind == reflect.String:
-		v.SetString(text)
-	case v.CanInt() && isOff:
-		v.SetInt(0)
-	case v.CanInt():
-		i, err := strconv.ParseInt(text, 10, v.Type().Bits())
-		if err != nil {
-			return fmt.Errorf("must be a whole number, not %q", text)
-		}
-		v.SetInt(i)
-	case v.CanFloat():
-		f, err := strconv.ParseFloat(text, 64)
-		if err != nil || f != f || f-f != 0 {
-			return fmt.Errorf("must be a number, not %q", text)
-		}
-		v.SetFloat(f)
-	default:
-		panic("yamlpos: cannot decode into " + v.Type().String())
-	}
-	return nil
-}
-
-func setBool(v reflect.Value, text string) error {
-	switch text {
-	case "true", "True", "TRUE", "on", "yes":
-		v.SetBool(true)
-	case "false", "False", "FALSE", "off", "no":
-		v.SetBool(false)
-	default:
-		return fmt.Errorf("must be true or false, not %q", text)
-	}
-	return nil
-}
-
-func setDuration(v reflect.Value, text string) error {
-	if text == "off" || text == "false" || text == "0" {
-		v.SetInt(0)
-		return nil
-	}
-	t, err := time.ParseDuration(text)
-	if err != nil {
-		return fmt.Errorf("%q is not a duration: write 500ms, 30s, 5m, 24h or off", text)
-	}
-	if t < 0 {
-		return fmt.Errorf("must not be negative")
-	}
-	v.SetInt(int64(t))
-	return nil
 }

@@ -11,12 +11,13 @@ import (
 // A Document is a YAML file that was read but not yet decoded.
 type Document struct {
 	name string
+	size int // bytes
 	tree *tree
 }
 
 // Parse reads the one document of a file; name is what problems call it. The error is a [*Problems].
 func Parse(name string, data []byte) (*Document, error) {
-	d := &Document{name: name}
+	d := &Document{name: name, size: len(data)}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var first, second yaml.Node
 	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {

@@ -19,8 +19,8 @@ var byLine = []struct {
 	hint    string
 }{
 	{regexp.MustCompile(`^ *\t`), "indent with spaces, not with tabs"},
-	{regexp.MustCompile("(?:^|[ \\[{,])([*@%`][^ ,\\]}]*)"), `quote it: "$1"`},
-	{regexp.MustCompile(`(?:^|[ \[{,])([^ ,\[{]*\{[\w.]+\}[^ ,\]}]*)`), `quote it: "$1"`},
+	{regexp.MustCompile("(?:^|[:,-] |[\\[{] ?)([*@%`][^ ,\\]}]*)"), `quote it: "$1"`},
+	{regexp.MustCompile(`(?:^|[:,-] |[\[{] ?)([^ ,\[{"']*\{[\w.]+\}[^ ,\]}]*)`), `quote it: "$1"`},
 }
 
 // byMessage are hints for what yaml says.
@@ -44,7 +44,8 @@ func explain(data []byte, err error) (line int, message string) {
 	line = 1 + sort.Search(len(lines)-1, func(i int) bool {
 		return plainMessage(parses(bytes.Join(lines[:i+1], nil))) == message
 	})
-	return line, fmt.Sprintf("%s; %s", message, hint(strings.TrimRight(string(lines[line-1]), "\r\n"), message))
+	text, _, _ := strings.Cut(strings.TrimRight(string(lines[line-1]), "\r\n"), " #")
+	return line, fmt.Sprintf("%s; %s", message, hint(text, message))
 }
 
 func plainMessage(err error) string {

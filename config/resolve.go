@@ -1,0 +1,58 @@
+package config
+
+import (
+	"path/filepath"
+	"strings"
+)
+
+// unixScheme begins the address of a unix socket.
+const unixScheme = "unix:"
+
+// resolve makes every relative path in the configuration one below the directory of its file, wherever the program runs.
+func (c *Config) resolve() {
+	c.path(&c.State)
+	for i := range c.Certificates.Files {
+		pair := &c.Certificates.Files[i]
+		c.path(&pair.Cert)
+		c.path(&pair.Key)
+	}
+	for name, u := range c.Upstreams {
+		c.path(&u.TLS.CA)
+		c.path(&u.TLS.Cert)
+		c.path(&u.TLS.Key)
+		for i := range u.Servers {
+			c.socket(&u.Servers[i].URL)
+		}
+		c.Upstreams[name] = u
+	}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		for _, b := range r.bridges() {
+			for j := range b.targets() {
+				c.socket(&b.targets()[j])
+			}
+		}
+		if r.Files != nil {
+			c.path(&r.Files.Dir)
+		}
+	}
+	c.socket(&c.Admin.Address)
+	if c.Push != nil {
+		c.socket(&c.Push.Address)
+	}
+}
+
+func (c *Config) path(path *string) {
+	if *path != "" && !filepath.IsAbs(*path) {
+		*path = filepath.Join(c.Dir, *path)
+	}
+}
+
+// socket resolves the path of a unix socket; other addresses, and sockets in Linux' abstract name space, stay as they are.
+func (c *Config) socket(address *string) {
+	path, ok := strings.CutPrefix(*address, unixScheme)
+	if ok && path != "" && !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "@") {
+		c.path(&path)
+		*address = unixScheme + path
+	}
+}

@@ -1,0 +1,153 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"bridgehead/internal/yamlpos"
+	"bridgehead/policy"
+	"bridgehead/proxy"
+	"bridgehead/proxy/files"
+	"bridgehead/proxy/relay"
+	"bridgehead/proxy/stream"
+	"bridgehead/proxy/upstream"
+	"bridgehead/proxy/webhook"
+	"bridgehead/routes"
+)
+
+// A Route says which handshakes it takes, who may come in, and where their sockets lead.
+type Route struct {
+	// A name for logs, metrics and the API, the same across reloads. Default: host and path.
+	Name string `yaml:"name"`
+	// `chat.example.com`, `*.example.com`, or with captures, `{tenant}.example.com`. Default: every host.
+	Host string `yaml:"host"`
+	// `/ws`, `/ws/*` for everything below too, or with captures, `/rooms/{room}` and `/files/{rest...}`. Default: every path.
+	Path string `yaml:"path"`
+	// Names of the listeners that serve it. Default: all that do not redirect.
+	Listeners []string `yaml:"listeners"`
+
+	proxy.Options `yaml:",inline"`
+
+	// Exactly one of the following says what stands behind the socket.
+
+	// Upstream WebSocket servers.
+	WebSocket *relay.Options `yaml:"websocket"`
+	// A TCP or Unix stream.
+	TCP *stream.Options `yaml:"tcp"`
+	// An HTTP application.
+	Webhook *webhook.Options `yaml:"webhook"`
+	// A directory of files beside the sockets.
+	Files *files.Options `yaml:"files"`
+}
+
+// A bridge is the section of a route that says what stands behind it.
+type bridge struct {
+	key     string
+	options interface {
+		Validate(at yamlpos.Path, p *yamlpos.Problems)
+	}
+	to      *upstream.To // nil if it leads to no upstream
+	schemes []string     // that it can speak; relay and webhook are both for HTTP servers
+}
+
+// bridgeKeys are the sections of which a route has exactly one.
+var bridgeKeys = []string{"websocket", "tcp", "webhook", "files"}
+
+// bridges are the sections that the route has.
+func (r *Route) bridges() []bridge {
+	var all []bridge
+	if r.WebSocket != nil {
+		all = append(all, bridge{"websocket", r.WebSocket, &r.WebSocket.To, relay.Schemes})
+	}
+	if r.TCP != nil {
+		all = append(all, bridge{"tcp", r.TCP, &r.TCP.To, stream.Schemes})
+	}
+	if r.Webhook != nil {
+		all = append(all, bridge{"webhook", r.Webhook, &r.Webhook.To, relay.Schemes})
+	}
+	if r.Files != nil {
+		all = append(all, bridge{"files", r.Files, nil, nil})
+	}
+	return all
+}
+
+// Pattern is the route's host and path. It cannot fail for a route of a Config that was loaded.
+func (r *Route) Pattern() (routes.Pattern, error) { return routes.Parse(r.Host, r.Path) }
+
+// Validate reports what cannot work in the route itself. It looks and never acts.
+func (r *Route) Validate(at yamlpos.Path, p *yamlpos.Problems) {
+	r.Options.Validate(at, p)
+	all := r.bridges()
+	for _, b := range all {
+		b.options.Validate(at.Key(b.key), p)
+	}
+	unsure := slices.ContainsFunc(bridgeKeys, func(key string) bool { return p.Broken(at.Key(key)) })
+	if len(all) == 0 && !unsure {
+		p.Add(at, "leads nowhere: give it one of %s", strings.Join(bridgeKeys, ", "))
+	}
+	if len(all) > 1 {
+		p.Add(at.Key(all[1].key), "stands beside %s: a route has one of them", all[0].key)
+	}
+	r.validatePattern(at, p)
+}
+
+func (r *Route) validatePattern(at yamlpos.Path, p *yamlpos.Problems) {
+	_, hostErr := routes.Parse(r.Host, "")
+	if hostErr != nil {
+		p.Add(at.Key("host"), "%v", hostErr)
+	}
+	_, pathErr := routes.Parse("", r.Path)
+	if pathErr != nil {
+		p.Add(at.Key("path"), "%v", pathErr)
+	}
+	if hostErr != nil || pathErr != nil {
+		return
+	}
+	pattern, err := r.Pattern()
+	if err != nil { // host and path do not go together
+		p.Add(at, "%v", err)
+		return
+	}
+	r.validateCaptures(at, p, pattern.Captures())
+}
+
+// validateCaptures reports captures that are used and that host and path do not have.
+func (r *Route) validateCaptures(at yamlpos.Path, p *yamlpos.Problems, known []string) {
+	for i, rule := range r.Limits {
+		if v, err := policy.ParseValue(rule.Per); err == nil && v.Capture() != "" {
+			r.checkCaptures(at.Key("limits").Index(i).Key("per"), p, known, v.Capture())
+		}
+	}
+	for _, b := range r.bridges() {
+		r.checkCaptures(at.Key(b.key).Key("to"), p, known, b.targets().Captures()...)
+	}
+	if r.WebSocket == nil {
+		return
+	}
+	set := at.Key("websocket").Key("headers").Key("set")
+	for name, text := range r.WebSocket.Headers.Set {
+		if t, err := policy.ParseTemplate(text); err == nil {
+			r.checkCaptures(set.Key(name), p, known, t.Captures()...)
+		}
+	}
+}
+
+// checkCaptures reports those of the used captures that are not known.
+func (r *Route) checkCaptures(at yamlpos.Path, p *yamlpos.Problems, known []string, used ...string) {
+	for _, name := range used {
+		if slices.Contains(known, name) {
+			continue
+		}
+		message := fmt.Sprintf("%q is no value of a handshake, and route %q has no capture {%s} in host or path", name, r.Name, name)
+		p.Add(at, "%s%s", message, yamlpos.DidYouMean(name, known))
+	}
+}
+
+// targets are the bridge's URLs, or the name of its upstream.
+func (b bridge) targets() upstream.To {
+	if b.to == nil {
+		return nil
+	}
+	return *b.to
+}

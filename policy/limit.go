@@ -111,7 +111,7 @@ func (l *limit) key(f *Facts) (string, bool) {
 
 // hint finds clients that share one address because their proxy is not trusted.
 func hint(e *Exceeded, f *Facts) string {
-	if e.Rule != "per client.ip" || f.Request.Header.Get("X-Forwarded-For") == "" || f.Client != peer(f.Request) {
+	if e.Rule != "per client.ip" || f.Request.Header.Get("X-Forwarded-For") == "" || f.Client != Peer(f.Request) {
 		return ""
 	}
 	return fmt.Sprintf("%s sends X-Forwarded-For: if it is a proxy of yours, list it under trusted_proxies", f.Client)

@@ -81,7 +81,7 @@ func (n Networks) Contain(a netip.Addr) bool {
 //
 // A peer on a Unix socket has no address: it counts as 127.0.0.1, and is believed if that is in n.
 func (n Networks) Client(r *http.Request) (addr netip.Addr, tls bool) {
-	addr, tls = peer(r), r.TLS != nil
+	addr, tls = Peer(r), r.TLS != nil
 	if !n.Contain(addr) {
 		return addr, tls
 	}
@@ -123,7 +123,7 @@ func forwardedAddr(s string) (netip.Addr, bool) {
 }
 
 // peer is the address of the other end of the TCP connection, and 127.0.0.1 for a Unix socket.
-func peer(r *http.Request) netip.Addr {
+func Peer(r *http.Request) netip.Addr {
 	if r.RemoteAddr == "" || r.RemoteAddr[0] == '@' || r.RemoteAddr[0] == '/' { // a Unix socket
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
@@ -138,3 +138,6 @@ func lastField(lines []string) string {
 	joined := strings.Join(lines, ",")
 	return strings.Trim(joined[strings.LastIndexByte(joined, ',')+1:], " \t")
 }
+
+// Trusts reports whether the peer of r is one of these networks, so that what it says of its client counts.
+func (n Networks) Trusts(r *http.Request) bool { return n.Contain(Peer(r)) }

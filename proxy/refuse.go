@@ -73,7 +73,7 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger,
 	for name, values := range refused.Header {
 		h[name] = append(h[name], values...)
 	}
-	if ws.IsUpgrade(r) {
+	if ws.IsUpgrade(r) && h.Get("Connection") != "close" { // a 426 says so itself, beside its Upgrade
 		h.Set("Connection", "close")
 	}
 	if h.Get("Content-Type") == "" {

@@ -1,0 +1,118 @@
+// Command bridgehead is the WebSocket edge: it terminates wss, decides who may come in, and bridges each socket to WebSocket
+// servers, TCP streams or HTTP webhooks, as one YAML file says.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"bridgehead/config"
+)
+
+// The exit codes, as --help tells them.
+const (
+	exitOK     = 0
+	exitFailed = 1 // it ran and failed, or was told "no"
+	exitUsage  = 2 // wrong flags, or a configuration that cannot be used
+)
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// run is the program without its process.
+func run(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	if failed, ok := errors.AsType[*failure](err); ok {
+		fmt.Fprintln(stderr, "bridgehead:", failed.Error())
+		return failed.code
+	}
+	fmt.Fprintf(stderr, "bridgehead: %v; see bridgehead --help\n", err) // cobra's own: flags and arguments
+	return exitUsage
+}
+
+// A failure is an error with its exit code.
+type failure struct {
+	code int
+	err  error
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+func fail(code int, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &failure{code, err}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "bridgehead",
+		Short: "The WebSocket edge: wss in; WebSocket servers, TCP streams or HTTP webhooks out",
+		Long: `bridgehead terminates wss, decides who may come in, and bridges each WebSocket to what stands behind it: WebSocket
+servers, TCP or Unix streams, or HTTP applications. One YAML file says it all.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
+		Example: `  bridgehead demo                        see all of it at work, without a file
+  bridgehead check -c config.yaml        what is wrong with a file, and what it amounts to
+  bridgehead serve -c config.yaml        run it; SIGTERM drains`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newServe(), newDemo(), newCheck(), newHealth(), newVersion())
+	return root
+}
+
+// configPaths are where the configuration is looked for when no flag names it.
+var configPaths = []string{"config.yaml", "/etc/bridgehead/config.yaml"}
+
+// configFlag adds -c to a command.
+func configFlag(c *cobra.Command) *string {
+	return c.Flags().StringP("config", "c", "", "the configuration (default ./config.yaml, then /etc/bridgehead/config.yaml)")
+}
+
+// load reads the configuration that a flag names, or the first that is there, and prints its warnings.
+func load(path string, warnings io.Writer) (*config.Config, error) {
+	if path == "" {
+		found, err := findConfig()
+		if err != nil {
+			return nil, fail(exitUsage, err)
+		}
+		path = found
+	}
+	c, warned, err := config.Load(path)
+	for _, w := range warned {
+		fmt.Fprintln(warnings, "warning:", w)
+	}
+	return c, fail(exitUsage, err)
+}
+
+func findConfig() (string, error) {
+	for _, path := range configPaths {
+		switch _, err := os.Stat(path); {
+		case err == nil:
+			return path, nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("there is no configuration at %v: name one with -c, or try bridgehead demo", configPaths)
+}

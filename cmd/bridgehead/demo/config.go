@@ -1,0 +1,100 @@
+package demo
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Config is the configuration that puts the bridge in front of the backends, as the text of a YAML file.
+func (b *Backends) Config() string {
+	return strings.NewReplacer(
+		"$STATE", quote(filepath.Join(b.Dir, "state")),
+		"$WWW", quote(filepath.Join(b.Dir, "www")),
+		"$HTTPS", quote(b.HTTPS), "$HTTP", quote(b.HTTP), "$PUSH", quote(b.Push), "$ADMIN", quote(b.Admin),
+		"$CHAT", quote("ws://"+b.Chat), "$LINE", quote(b.Line), "$APP", quote("http://"+b.App+"/events"),
+		"$SECRET", quote(b.Secret), "$TOKEN", quote(b.PushToken),
+	).Replace(configText)
+}
+
+// quote makes any text a scalar of YAML, whose double quotes know the escapes of Go's.
+func quote(s string) string { return strconv.Quote(s) }
+
+const configText = `# What "bridgehead demo" serves: one route for each kind of backend, and a page to try them.
+state: $STATE
+certificates: {internal: true}
+
+listeners:
+  - {name: https, address: $HTTPS, tls: true}
+  - {name: http, address: $HTTP}
+
+routes:
+  - name: chat                # a WebSocket server; the path and query of the client reach it
+    path: /chat
+    websocket: {to: $CHAT}
+  - name: line                # a TCP service of lines of text
+    path: /line
+    tcp: {to: $LINE, framing: line, message: text}
+  - name: app                 # an HTTP application: each event is a signed POST
+    path: /app
+    webhook: {to: $APP, secret: $SECRET, refusal_body: true}
+  - name: page
+    files: {dir: $WWW}
+
+# Where the application pushes to, and where operators look.
+push: {address: $PUSH, tokens: [{name: demo, token: $TOKEN, may: [push]}]}
+admin: {address: $ADMIN}
+`
+
+// Guide is what to tell the person at the terminal once the bridge listens: what to open and what to type. The addresses are those
+// of the bridge's listeners with and without TLS; caPath is the file of the local authority's root.
+func (b *Backends) Guide(httpsAddr, httpAddr, caPath string) string {
+	return strings.NewReplacer(
+		"$HTTPS", httpsAddr, "$HTTP", httpAddr, "$CA", shellQuote(caPath), "$PUSH", b.Push, "$ADMIN", b.Admin,
+		"$LINE", strings.Replace(b.Line, ":", " ", 1), "$TOKEN", b.PushToken, "$UPGRADE", upgradeHeaders,
+	).Replace(guideText)
+}
+
+// upgradeHeaders make curl ask for a WebSocket; the key is the sample of RFC 6455, section 1.3.
+const upgradeHeaders = `-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' ` +
+	`-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='`
+
+// shellQuote quotes a path for a POSIX shell where it needs to be.
+func shellQuote(path string) string {
+	if strings.Trim(path, "/._-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == "" {
+		return path
+	}
+	return fmt.Sprintf("'%s'", strings.ReplaceAll(path, "'", `'\''`))
+}
+
+const guideText = `The demo is running. Open one of these in a browser:
+
+  http://$HTTP/      works as it is
+  https://$HTTPS/     once the browser trusts $CA
+
+Or talk to the backends from a shell (npx comes with Node.js):
+
+  a chat, behind a websocket route
+    npx wscat --ca $CA -c 'wss://$HTTPS/chat?name=ann'
+  a TCP service of lines, behind a tcp route; then the same without the bridge
+    npx wscat --ca $CA -c wss://$HTTPS/line
+    nc $LINE
+  an HTTP application, behind a webhook route; it pushes every few seconds
+    npx wscat --ca $CA -c 'wss://$HTTPS/app?name=ann'
+
+Push to every socket of the application, and see who is there:
+
+    curl -H 'Authorization: Bearer $TOKEN' -H 'Content-Type: application/json' \
+      -d '{"to":{"route":"app"},"text":"hello from a shell"}' http://$PUSH/v1/send
+    curl http://$ADMIN/v1/connections
+    curl http://$ADMIN/metrics
+
+Be refused: no WebSocket at all (426), a page from elsewhere (403), a name the application does not like (403):
+
+    curl -i http://$HTTP/chat
+    curl -i -H 'Origin: https://evil.example' $UPGRADE http://$HTTP/chat
+    curl -i $UPGRADE 'http://$HTTP/app?name=not+allowed'
+
+Ctrl-C ends everything.
+`

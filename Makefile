@@ -1,0 +1,47 @@
+# The targets that developers and CI call. `make help` lists them.
+
+GOLANGCI := go tool -modfile=tools/go.mod golangci-lint
+SYSTEMS  := darwin/arm64 windows/amd64 linux/arm64
+FUZZTIME ?= 20s
+BENCH    ?= .
+
+.PHONY: help build test fmt lint race interop bench fuzz
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST)
+
+build: ## the binary, bin/bridgehead
+	CGO_ENABLED=0 go build -trimpath -o bin/bridgehead ./cmd/bridgehead
+
+test: ## all tests
+	go test ./...
+
+fmt: ## format all Go files
+	gofmt -w .
+
+lint: ## format, modules, vet, linters, and a build for every system
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt would change, run make fmt:"; echo "$$unformatted"; exit 1; }
+	go mod tidy -diff
+	go mod verify
+	go vet ./...
+	$(GOLANGCI) run ./...
+	@set -e; for system in $(SYSTEMS); do \
+		echo "GOOS=$${system%/*} GOARCH=$${system#*/} go vet ./..."; \
+		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} go build ./...; \
+		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} go vet ./...; \
+	done
+
+race: ## all tests with the race detector
+	go test -race ./...
+
+interop: ## the binary with real clients, servers and brokers; needs Node.js
+	./test/interop/run.sh
+
+bench: ## the benchmarks of test/bench; BENCH=Relay picks some
+	go test -run '^$$' -bench '$(BENCH)' -benchmem ./test/bench/...
+
+fuzz: ## every fuzz test for FUZZTIME each
+	@set -e; grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]*' . | sort | while IFS=: read -r file name; do \
+		echo "$$(dirname $$file): $${name#func }"; \
+		go test -run '^$$' -fuzz "^$${name#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
+	done

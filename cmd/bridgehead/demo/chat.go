@@ -19,8 +19,8 @@ import (
 
 const (
 	maxMembers     = 200
-	maxChatMessage = 64 << 10
-	maxWaiting     = 64 // messages that may wait for one member
+	maxChatMessage = 2 << 20 // more than the bridge lets pass
+	maxWaiting     = 16      // messages that may wait for one member
 	chatWrite      = 5 * time.Second
 )
 

@@ -1,0 +1,186 @@
+// Package webhook bridges sockets to an HTTP application that knows nothing of them. What happens to a socket becomes events:
+// `connect` before the upgrade, `message` for what the client sends, `close` at the end. Events are posted in order, one request
+// at a time per connection, signed and retried; the replies say what to send to the client.
+//
+// json.go is the wire dialect, pure functions from events to bytes and from bytes to a reply. An application is HTTP: the pool,
+// signatures, retries. A session is one socket: its queue and what replies do to it. The package is the home of standard-webhooks.
+package webhook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"bridgehead/internal/metrics"
+	"bridgehead/proxy"
+	"bridgehead/proxy/upstream"
+)
+
+// A Config is what a Bridge needs from around it.
+type Config struct {
+	Route   string          // its name, which every request says
+	Group   *upstream.Group // where the application is
+	PushURL string          // where the application can push to the sockets of this program; "" if nowhere
+	Metrics *metrics.Route
+}
+
+// A Bridge opens sessions with an application. It is safe for use by many.
+type Bridge struct {
+	Config
+	options Options
+	forward []string // headers, canonical
+	pool    *http.Transport
+	app     *application
+}
+
+// New builds the bridge of a route. The options have been validated.
+func New(o Options, c Config) (*Bridge, error) {
+	keys, err := newSigner(o.Secret)
+	if err != nil {
+		return nil, err
+	}
+	b := &Bridge{Config: c, options: o, pool: newTransport(c.Group.TLS(), o.InFlight)}
+	b.app = &application{
+		transport: b.pool, keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries, metrics: c.Metrics,
+	}
+	for _, name := range o.ForwardHeaders {
+		b.forward = append(b.forward, http.CanonicalHeaderKey(name))
+	}
+	return b, nil
+}
+
+// Close ends the connections that wait for the next request. Sessions are not disturbed.
+func (b *Bridge) Close() error {
+	b.pool.CloseIdleConnections()
+	return nil
+}
+
+// Open asks the application whether the client may come in.
+func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {
+	to, err := b.endpoint(h)
+	if err != nil {
+		return nil, &proxy.Refusal{Status: http.StatusBadRequest, Reason: "handshake", Err: err}
+	}
+	s := newSession(b, h, to)
+	r, err := s.request(b.options.Timeout, s.event(typeConnect, event{connecting: b.connecting(h)}))
+	if err != nil {
+		return nil, err
+	}
+	// An application that has been asked may say yes, and must then hear of the end: a client that leaves meanwhile does not
+	// interrupt the question.
+	resp, err := b.app.post(context.WithoutCancel(ctx), r, 1)
+	switch {
+	case errors.Is(err, errBusy):
+		return nil, &proxy.Refusal{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"1"}}, Reason: "busy", Err: err}
+	case err != nil:
+		return nil, err
+	case resp.status/100 == 4:
+		return nil, b.refusal(&resp)
+	case judge(resp.status) != done:
+		return nil, resp.err()
+	}
+	answer, err := resp.reply()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.accept(h, answer); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// endpoint is where this client's requests go. ws and wss mean http and https here.
+func (b *Bridge) endpoint(h *proxy.Handshake) (*url.URL, error) {
+	to, err := b.Group.Pick().URL(&h.Facts)
+	if err != nil {
+		return nil, err
+	}
+	if rest, ok := strings.CutPrefix(to.Scheme, "ws"); ok {
+		to.Scheme = "http" + rest
+	}
+	return to, nil
+}
+
+// connecting is the handshake as the application sees it.
+func (b *Bridge) connecting(h *proxy.Handshake) *connecting {
+	r := h.Request
+	c := &connecting{
+		Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Origin: r.Header.Get("Origin"),
+		Subprotocols: h.Offer.Subprotocols, TLS: h.TLS,
+	}
+	for _, name := range b.forward {
+		lines := r.Header[name]
+		if name == "Host" { // net/http keeps it apart
+			lines = []string{r.Host}
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		if c.Headers == nil {
+			c.Headers = make(map[string]string)
+		}
+		separator := ", " // RFC 9110, section 5.3
+		if name == "Cookie" {
+			separator = "; " // RFC 6265, section 4.2.1
+		}
+		c.Headers[strings.ToLower(name)] = strings.Join(lines, separator)
+	}
+	return c
+}
+
+// refusal hands the application's 4xx to the client.
+func (b *Bridge) refusal(resp *response) error {
+	pass := []string{"Www-Authenticate", "Retry-After"}
+	r := &proxy.Refusal{Status: resp.status, Header: http.Header{}, Reason: "backend", Err: resp.err()}
+	if b.options.RefusalBody {
+		r.Body = resp.body
+		pass = append(pass, "Content-Type")
+	}
+	for _, name := range pass {
+		if lines := resp.header[name]; len(lines) > 0 {
+			r.Header[name] = lines
+		}
+	}
+	return r
+}
+
+// accept lets the client in as the application said.
+func (s *session) accept(h *proxy.Handshake, r reply) error {
+	a := &r.accept
+	if a.Subprotocol != "" && !slices.Contains(h.Offer.Subprotocols, a.Subprotocol) {
+		return fmt.Errorf("the application chose the subprotocol %q, which the client did not offer: it offered %q",
+			a.Subprotocol, h.Offer.Subprotocols)
+	}
+	header, refused := a.header()
+	if len(refused) > 0 {
+		s.log.Warn("headers that an application may not set were left out", "headers", refused)
+	}
+	h.Reply = proxy.Reply{Header: header, Subprotocol: a.Subprotocol, User: a.User, State: kept(a.State), Push: true}
+	s.connection.Subprotocol, s.connection.State = a.Subprotocol, h.Reply.State
+	if a.User != "" {
+		s.connection.User = a.User
+	}
+	s.welcome = r.actions
+	return nil
+}
+
+// newSession is a session that nobody has accepted yet.
+func newSession(b *Bridge, h *proxy.Handshake, to *url.URL) *session {
+	now := time.Now()
+	s := &session{
+		bridge: b, url: to, log: h.Log, since: now,
+		connection: connection{
+			ID: h.ConnID, User: strings.Clone(h.User), ConnectedAt: stamp(now), PushURL: b.PushURL,
+		},
+	}
+	if h.Client.IsValid() {
+		s.connection.RemoteIP = h.Client.String()
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	return s
+}

@@ -132,8 +132,8 @@ func collect(t reflect.Type, file any, keys map[string]bool) {
 
 func collectFields(t reflect.Type, owner string, file any, keys map[string]bool) {
 	given, _ := file.(map[string]any)
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
+		f := f
 		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		value, ok := given[name]
 		switch {
@@ -164,7 +164,7 @@ func compare(t *testing.T, at string, live, full reflect.Value) {
 			compare(t, at, live.Elem(), full.Elem())
 		}
 	case reflect.Struct:
-		if network, ok := live.Interface().(policy.Network); ok && network.String() != full.Interface().(policy.Network).String() {
+		if network, ok := reflect.TypeAssert[policy.Network](live); ok && network.String() != full.Interface().(policy.Network).String() {
 			t.Errorf("%s: the file shows %v, the default is %v", at, full, live)
 		}
 		for i := range live.NumField() {

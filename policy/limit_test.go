@@ -244,7 +244,7 @@ func TestClientsOfOneKeyShareARate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := limiter(t, NewStore(10), Rule{Per: "client.ip", Messages: rateOf(t, "10/s")})
 		a, b, other := admit(t, l, from("192.0.2.1")), admit(t, l, from("192.0.2.1")), admit(t, l, from("192.0.2.2"))
-		a.Take(20, 0, time.Now()) //nolint:errcheck // throttles
+		a.Take(20, 0, time.Now())
 		if pause, _ := b.Take(1, 0, time.Now()); pause.Round(time.Millisecond) != 1100*time.Millisecond {
 			t.Errorf("the other socket of the key pauses %s, want 1.1s", pause)
 		}
@@ -293,10 +293,10 @@ func TestTimeThatRunsBackwards(t *testing.T) {
 	l := limiter(t, NewStore(10), Rule{Per: "client.ip", Messages: rateOf(t, "10/s")})
 	g := admit(t, l, from("192.0.2.1"))
 	now := time.Now()
-	g.Take(10, 0, now) //nolint:errcheck // throttles
+	g.Take(10, 0, now)
 	for range 10 {
-		g.Take(0, 1, now.Add(-time.Second)) //nolint:errcheck // throttles
-		g.Take(1, 0, now.Add(-time.Second)) //nolint:errcheck // throttles
+		g.Take(0, 1, now.Add(-time.Second))
+		g.Take(1, 0, now.Add(-time.Second))
 	}
 	if pause, _ := g.Take(1, 0, now); pause.Round(time.Millisecond) != 1100*time.Millisecond {
 		t.Errorf("pause %s, want 1.1s: the same second must not be given twice", pause)
@@ -413,7 +413,7 @@ func TestFloodPushesOutItself(t *testing.T) {
 			Rule{Per: "client.ip", Connections: 2, ConnectRate: rateOf(t, "5/m"), Messages: rateOf(t, "10/s")},
 			Rule{Per: "header.x-key", ConnectRate: rateOf(t, "5/m")})
 		open := admit(t, l, from("192.0.2.1"))
-		open.Take(20, 0, time.Now()) //nolint:errcheck // throttles
+		open.Take(20, 0, time.Now())
 		for range 5 {
 			admit(t, l, from("192.0.2.2")).Release()
 		}
@@ -462,8 +462,8 @@ func TestIdleKeysExpire(t *testing.T) {
 		s := NewStore(1000)
 		l := limiter(t, s, Rule{Per: "client.ip", ConnectRate: rateOf(t, "60/m"), Bytes: rateOf(t, "1KiB/s")})
 		spender := admit(t, l, from("192.0.2.1"))
-		spender.Take(1, 61<<10, time.Now()) //nolint:errcheck // throttles
-		spender.Release()                   // full again after 61 s
+		spender.Take(1, 61<<10, time.Now())
+		spender.Release() // full again after 61 s
 		for i := range 100 {
 			admit(t, l, from(fmt.Sprintf("198.51.100.%d", i))).Release() // after 1 s
 		}
@@ -498,7 +498,7 @@ func TestConcurrentUse(t *testing.T) {
 				if err != nil {
 					t.Error(err)
 				}
-				g.Take(3, 1<<10, time.Now()) //nolint:errcheck // throttles
+				g.Take(3, 1<<10, time.Now())
 				wg.Go(g.Release)
 				g.Release()
 			}
@@ -582,7 +582,7 @@ func BenchmarkTake(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				now = now.Add(time.Millisecond)
-				g.Take(1, size, now) //nolint:errcheck // throttles
+				g.Take(1, size, now)
 			}
 		})
 	}

@@ -151,9 +151,10 @@ func parseOrigin(s string) (origin, error) {
 // parseAuthority reads `host` or `host:port`. The host is a name, an IPv4 address or an IPv6 address in brackets, which comes back
 // canonical and without them; the port is 0 if none was given. Userinfo, paths, spaces and whatever else do not belong there.
 func parseAuthority(s string) (host string, port uint16, err error) {
-	host, digits := s, ""
+	host = s
 	if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') {
-		host, digits = s[:i], s[i+1:]
+		digits := s[i+1:]
+		host = s[:i]
 		n, err := strconv.ParseUint(digits, 10, 16)
 		if err != nil || n == 0 || digits != strconv.FormatUint(n, 10) {
 			return "", 0, fmt.Errorf("%q is no port", digits)

@@ -16,7 +16,7 @@ func table(t testing.TB, patterns ...string) *Table {
 	for _, s := range patterns {
 		pattern, listeners, on := strings.Cut(s, "@")
 		r := Route{Name: s, Pattern: parse(t, pattern), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			io.WriteString(w, s+" "+r.PathValue("a")+" "+r.PathValue("b")) //nolint:errcheck // a recorder
+			io.WriteString(w, s+" "+r.PathValue("a")+" "+r.PathValue("b"))
 		})}
 		if on {
 			r.Listeners = strings.Split(listeners, ",")

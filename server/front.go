@@ -110,7 +110,9 @@ func (f *front) serve() {
 func (f *front) stopAccepting() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel() // not to wait for requests under way: they are answered while the sockets drain
-	f.server.Shutdown(ctx)
+	if err := f.server.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		f.log.Warn("stop accepting", "error", err)
+	}
 }
 
 func (f *front) stop() {

@@ -2,8 +2,8 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -35,7 +35,7 @@ func parse(t *testing.T, text string) *config.Config {
 	return c
 }
 
-func discard() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // run starts a configuration and stops it with the test.
 func run(t *testing.T, text string) *Server {
@@ -139,7 +139,8 @@ func TestDrainEndsWithTheLastSocketAndRefusesNewcomers(t *testing.T) {
 	closed := make(chan int, 1)
 	go func() {
 		_, _, err := conn.ReadMessage()
-		if e, ok := err.(*websocket.CloseError); ok {
+		e := &websocket.CloseError{}
+		if errors.As(err, &e) {
 			closed <- e.Code
 		}
 	}()

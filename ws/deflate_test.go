@@ -73,7 +73,7 @@ func TestCheckExtensions(t *testing.T) {
 		{"another one beside it", "", ", mux", true},
 	} {
 		var offered []string
-		for _, o := range strings.Split(c.offered, "|") {
+		for o := range strings.SplitSeq(c.offered, "|") {
 			offered = append(offered, p+o)
 		}
 		got, err := checkExtensions([]string{p + c.answer}, offered)

@@ -164,10 +164,9 @@ func (h *Header) check(rsv23 bool) error {
 
 // readLength reads the longer length fields: in network byte order, in as few bytes as possible, with the top bit clear.
 func (h *Header) readLength(b []byte) error {
-	least := uint64(length16)
-	n := uint64(0)
+	var n, least uint64
 	if len(b) == 2 {
-		n = uint64(binary.BigEndian.Uint16(b))
+		n, least = uint64(binary.BigEndian.Uint16(b)), length16
 	} else {
 		n, least = binary.BigEndian.Uint64(b), 1<<16
 	}

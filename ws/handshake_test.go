@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -110,9 +111,7 @@ func TestRefusedUpgradeCloses(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, err := CheckRequest(r)
 		refusal, _ := errors.AsType[*HandshakeError](err)
-		for name, values := range refusal.Header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), refusal.Header)
 		http.Error(w, refusal.Message, refusal.Status)
 	}))
 	defer server.Close()

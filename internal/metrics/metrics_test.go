@@ -62,7 +62,7 @@ func TestTheProcessAndTheRuntimeAreShown(t *testing.T) {
 func TestTheSameNameGivesTheSameInstruments(t *testing.T) {
 	t.Parallel()
 	s := New("x")
-	if s.Route("a") != s.Route("a") {
+	if first := s.Route("a"); first != s.Route("a") {
 		t.Error("a second *Route for the same name: counts would be lost or registered twice after a reload")
 	}
 	if s.Route("a") == s.Route("b") {

@@ -60,7 +60,7 @@ func (d *decoder) value(n *yaml.Node, at Path, v reflect.Value) {
 		d.value(n, at, v.Elem())
 		return
 	}
-	_, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
+	_, isText := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr())
 	switch {
 	case isText && n.Kind == yaml.ScalarNode:
 		d.textual(n, at, v)

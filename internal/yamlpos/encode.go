@@ -59,10 +59,10 @@ func encode(v reflect.Value) *yaml.Node {
 
 // encodeText prints durations and what marshals itself; a struct does only if its text says all of it.
 func encodeText(v reflect.Value) *yaml.Node {
-	if d, ok := v.Interface().(time.Duration); ok {
+	if d, ok := reflect.TypeAssert[time.Duration](v); ok {
 		return plain(Duration(d))
 	}
-	m, ok := v.Interface().(encoding.TextMarshaler)
+	m, ok := reflect.TypeAssert[encoding.TextMarshaler](v)
 	if !ok || v.Kind() == reflect.Pointer {
 		return nil
 	}
@@ -76,7 +76,7 @@ func encodeText(v reflect.Value) *yaml.Node {
 // saysAll tells whether a text decodes to the value it was made from. A type without a way back is its text.
 func saysAll(content []byte, v reflect.Value) bool {
 	back := reflect.New(v.Type())
-	u, ok := back.Interface().(encoding.TextUnmarshaler)
+	u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](back)
 	return !ok || u.UnmarshalText(content) == nil && reflect.DeepEqual(back.Elem().Interface(), v.Interface())
 }
 
@@ -110,7 +110,7 @@ func encodeStruct(v reflect.Value) *yaml.Node {
 
 // encodeField prints a field; one that is the short form of its struct prints as that.
 func encodeField(f field, v reflect.Value) *yaml.Node {
-	if m, ok := v.Interface().(encoding.TextMarshaler); ok && f.short {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok && f.short {
 		if content, err := m.MarshalText(); err == nil {
 			return text(string(content))
 		}

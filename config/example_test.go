@@ -133,7 +133,6 @@ func collect(t reflect.Type, file any, keys map[string]bool) {
 func collectFields(t reflect.Type, owner string, file any, keys map[string]bool) {
 	given, _ := file.(map[string]any)
 	for f := range t.Fields() {
-		f := f
 		name, option, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 		value, ok := given[name]
 		switch {

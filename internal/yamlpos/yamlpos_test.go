@@ -15,28 +15,29 @@ import (
 
 // house is a made-up section of every kind that the configuration has.
 type house struct {
-	Name    string            `yaml:"name"`
-	Port    int               `yaml:"port"`
-	Ratio   float64           `yaml:"ratio"`
-	Open    bool              `yaml:"open"`
-	Wait    time.Duration     `yaml:"wait"`
-	Size    unit.Size         `yaml:"size"`
-	Rate    unit.Rate         `yaml:"rate"`
-	Key     unit.Secret       `yaml:"key"`
-	Tags    []string          `yaml:"tags"`
-	Texts   map[string]string `yaml:"texts"`
-	Rooms   []room            `yaml:"rooms"`
-	Wings   map[string]room   `yaml:"wings"`
-	Yard    *room             `yaml:"yard"`
-	Doors   []door            `yaml:"doors"`
-	inner                     //nolint:unused // unexported and embedded: the walk has to pass it over
+	Name  string            `yaml:"name"`
+	Port  int               `yaml:"port"`
+	Ratio float64           `yaml:"ratio"`
+	Open  bool              `yaml:"open"`
+	Wait  time.Duration     `yaml:"wait"`
+	Size  unit.Size         `yaml:"size"`
+	Rate  unit.Rate         `yaml:"rate"`
+	Key   unit.Secret       `yaml:"key"`
+	Tags  []string          `yaml:"tags"`
+	Texts map[string]string `yaml:"texts"`
+	Rooms []room            `yaml:"rooms"`
+	Wings map[string]room   `yaml:"wings"`
+	Yard  *room             `yaml:"yard"`
+	Doors []door            `yaml:"doors"`
+	inner
 	Base    `yaml:",inline"`
 	Skipped string `yaml:"-"`
 }
 
-type inner struct {
-	hidden string //nolint:unused // as above
-}
+// inner is unexported and embedded: the walk has to pass it over.
+type inner struct{ hidden string }
+
+var _ = house{}.hidden
 
 // Base is inlined.
 type Base struct {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"bridgehead/internal/metrics"
@@ -147,7 +148,7 @@ func (r *response) reply() (reply, error) {
 
 // err says what was answered instead of yes.
 func (r *response) err() error {
-	if to := r.header.Get("Location"); r.status/100 == 3 && to != "" {
+	if to, _, _ := strings.Cut(r.header.Get("Location"), "?"); r.status/100 == 3 && to != "" { // a query may be secret
 		return fmt.Errorf("the application answered %d to %q; redirects are not followed: set `to` to where it really is", r.status, to)
 	}
 	return fmt.Errorf("the application answered %d %s", r.status, http.StatusText(r.status))

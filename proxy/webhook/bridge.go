@@ -136,7 +136,7 @@ func (b *Bridge) connecting(h *proxy.Handshake) *connecting {
 // refusal hands the application's 4xx to the client.
 func (b *Bridge) refusal(resp *response) error {
 	pass := []string{"Www-Authenticate", "Retry-After"}
-	r := &proxy.Refusal{Status: resp.status, Header: http.Header{}, Reason: "backend", Err: resp.err()}
+	r := &proxy.Refusal{Status: resp.status, Header: http.Header{}, Reason: "upstream", Err: resp.err()}
 	if b.options.RefusalBody {
 		r.Body = resp.body
 		pass = append(pass, "Content-Type")

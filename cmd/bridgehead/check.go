@@ -14,7 +14,7 @@ func newCheck() *cobra.Command {
 printed at once, each with its line. Standard output is the effective configuration, with all defaults and without secrets;
 warnings go to standard error.`,
 		Example: "  bridgehead check -c config.yaml\n  bridgehead check -c config.yaml >/dev/null     what is wrong, alone",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 	}
 	path := configFlag(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,7 +22,7 @@ func newDemo() *cobra.Command {
 them with certificates of a local authority, and serve a page to try them. It needs no file, listens on this machine alone,
 leaves nothing behind, and ends with Ctrl-C.`,
 		Example: "  bridgehead demo\n  bridgehead demo --log info      with a line per socket",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 	}
 	level := c.Flags().String("log", "warn", "what to log: debug, info, warn or error")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -33,11 +36,30 @@ leaves nothing behind, and ends with Ctrl-C.`,
 }
 
 func runDemo(cmd *cobra.Command, log *slog.Logger) error {
-	backends, err := demo.Start(cmd.Context(), log)
+	// The backends outlive the bridge: only with somebody behind them do its sockets close in good order.
+	ctx, end := context.WithCancel(context.WithoutCancel(cmd.Context()))
+	backends, err := demo.Start(ctx, log)
 	if err != nil {
+		end()
 		return fail(exitFailed, err)
 	}
 	defer backends.Wait()
+	defer end()
+	return serveDemo(cmd, backends, log)
+}
+
+// serveDemo runs the bridge in front of the backends, on other ports if those that were found free are taken by now: two demos
+// that start at once find the same ones.
+func serveDemo(cmd *cobra.Command, backends *demo.Backends, log *slog.Logger) error {
+	err := bridgeDemo(cmd, backends, log)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		backends.AnyPorts()
+		err = bridgeDemo(cmd, backends, log)
+	}
+	return err
+}
+
+func bridgeDemo(cmd *cobra.Command, backends *demo.Backends, log *slog.Logger) error {
 	none := func(string) (string, bool) { return "", false } // what is in the environment is not meant for the demo
 	cfg, _, err := config.Parse("demo.yaml", []byte(backends.Config()), none)
 	if err != nil {
@@ -45,6 +67,7 @@ func runDemo(cmd *cobra.Command, log *slog.Logger) error {
 	}
 	return serve(cmd.Context(), cfg, log, func(s *server.Server) {
 		root, _ := s.Root()
-		fmt.Fprint(cmd.OutOrStdout(), backends.Guide(s.Addr("https").String(), s.Addr("http").String(), root))
+		address := func(listener string) string { return s.Addr(listener).String() }
+		fmt.Fprint(cmd.OutOrStdout(), backends.Guide(address, root))
 	})
 }

@@ -23,7 +23,7 @@ func newHealth() *cobra.Command {
 		Long: `Ask the program that runs with this configuration whether it is alive, by its admin listener. For a container's HEALTHCHECK.
 Exit code 0 is yes, 1 is no.`,
 		Example: "  bridgehead health -c config.yaml\n  bridgehead health --ready       and whether it takes clients",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 	}
 	path := configFlag(c)
 	ready := c.Flags().Bool("ready", false, "ask whether it takes clients")

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "bridgehead:", failed.Error())
 		return failed.code
 	}
-	fmt.Fprintf(stderr, "bridgehead: %v; see bridgehead --help\n", err) // cobra's own: flags and arguments
+	fmt.Fprintln(stderr, "bridgehead:", err)
 	return exitUsage
 }
 
@@ -73,12 +74,43 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		Example: `  bridgehead demo                        see all of it at work, without a file
   bridgehead check -c config.yaml        what is wrong with a file, and what it amounts to
   bridgehead serve -c config.yaml        run it; SIGTERM drains`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Version:                    programVersion(),
+		Args:                       knownCommand,
+		RunE:                       func(c *cobra.Command, _ []string) error { return c.Help() },
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
+		DisableFlagsInUseLine:      true,
 	}
+	root.SetFlagErrorFunc(misused)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newServe(), newDemo(), newCheck(), newHealth(), newVersion())
 	return root
+}
+
+// misused is an error in the use of a command.
+func misused(c *cobra.Command, err error) error {
+	return fail(exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath()))
+}
+
+// knownCommand refuses what stands in the place of a command.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fmt.Errorf("unknown command %q", args[0])
+	if meant := root.SuggestionsFor(args[0]); len(meant) > 0 {
+		err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(meant, " or "))
+	}
+	return misused(root, err)
+}
+
+// noArguments refuses whatever stands behind a command and its flags.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return misused(c, fmt.Errorf("%q: %s takes no arguments", args[0], c.Name()))
 }
 
 // configPaths are where the configuration is looked for when no flag names it.
@@ -114,5 +146,6 @@ func findConfig() (string, error) {
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("there is no configuration at %v: name one with -c, or try bridgehead demo", configPaths)
+	return "", fmt.Errorf("there is no configuration at ./%s: name one with -c, or try bridgehead demo",
+		strings.Join(configPaths, " or "))
 }

@@ -25,7 +25,7 @@ func newServe() *cobra.Command {
 at a moment of its own within the time that "drain" gives, and the program ends with the last of them. A second signal ends it
 at once.`,
 		Example: "  bridgehead serve -c /etc/bridgehead/config.yaml",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 	}
 	path := configFlag(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -45,14 +45,18 @@ routes:
 # Where the application pushes to, and where operators look.
 push: {address: $PUSH, tokens: [{name: demo, token: $TOKEN, may: [push]}]}
 admin: {address: $ADMIN}
+
+# Ctrl-C is not to be waited for.
+drain: 250ms
+defaults: {socket: {close_timeout: 250ms}}
 `
 
-// Guide is what to tell the person at the terminal once the bridge listens: what to open and what to type. The addresses are those
-// of the bridge's listeners with and without TLS; caPath is the file of the local authority's root.
-func (b *Backends) Guide(httpsAddr, httpAddr, caPath string) string {
+// Guide is what to tell the person at the terminal once the bridge listens: what to open and what to type. address gives where a
+// listener of the bridge, https, http, push or admin, has come to listen; caPath is the file of the local authority's root.
+func (b *Backends) Guide(address func(listener string) string, caPath string) string {
 	return strings.NewReplacer(
-		"$HTTPS", httpsAddr, "$HTTP", httpAddr, "$CA", shellQuote(caPath), "$PUSH", b.Push, "$ADMIN", b.Admin,
-		"$LINE", strings.Replace(b.Line, ":", " ", 1), "$TOKEN", b.PushToken, "$UPGRADE", upgradeHeaders,
+		"$HTTPS", address("https"), "$HTTP", address("http"), "$PUSH", address("push"), "$ADMIN", address("admin"),
+		"$CA", shellQuote(caPath), "$LINE", strings.Replace(b.Line, ":", " ", 1), "$TOKEN", b.PushToken, "$UPGRADE", upgradeHeaders,
 	).Replace(guideText)
 }
 

@@ -40,7 +40,7 @@ type Backends struct {
 	Chat, Line, App string
 
 	// HTTPS, HTTP, Push and Admin are addresses for the bridge's own listeners: the familiar port where it was free a moment ago,
-	// else one that the system chose.
+	// else any that the system chooses.
 	HTTPS, HTTP, Push, Admin string
 
 	// Secret signs the bridge's requests to the application (Standard Webhooks, whsec_…); PushToken lets the application push.
@@ -133,16 +133,21 @@ func closeAll(listeners []net.Listener) {
 	}
 }
 
-// free is a loopback address with the port wanted if nobody listens there, else with another. It is free now; whoever takes it
-// may still find it taken.
+// anyPort is a loopback address whose port the system chooses.
+const anyPort = "127.0.0.1:0"
+
+// AnyPorts leaves all ports of the bridge to the system, for a demo whose ports were taken after it had found them free.
+func (b *Backends) AnyPorts() { b.HTTPS, b.HTTP, b.Push, b.Admin = anyPort, anyPort, anyPort, anyPort }
+
+// free is a loopback address with the port wanted if nobody listens there at this moment, else with any.
 func free(port string) string {
-	for _, address := range []string{net.JoinHostPort("127.0.0.1", port), "127.0.0.1:0"} {
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return l.Addr().String()
-		}
+	address := net.JoinHostPort("127.0.0.1", port)
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return anyPort
 	}
-	return net.JoinHostPort("127.0.0.1", port) // its listener will say what is wrong
+	l.Close()
+	return address
 }
 
 // random is a secret of 32 random bytes.

@@ -95,7 +95,8 @@ func TestConfigNamesEverything(t *testing.T) {
 		Secret: "whsec_S", PushToken: "T",
 	}
 	golden(t, "config.yaml", b.Config())
-	golden(t, "guide.txt", b.Guide("127.0.0.1:4", "127.0.0.1:5", "/tmp/it's/root.pem"))
+	addresses := map[string]string{"https": "127.0.0.1:4", "http": "127.0.0.1:5", "push": "127.0.0.1:6", "admin": "127.0.0.1:7"}
+	golden(t, "guide.txt", b.Guide(func(listener string) string { return addresses[listener] }, "/tmp/it's/root.pem"))
 }
 
 // golden compares with a file of testdata; `UPDATE_GOLDEN=1 go test` writes it.

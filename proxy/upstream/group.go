@@ -149,7 +149,7 @@ func (gs Groups) For(to To) (*Group, error) {
 
 // Pick gives the next server in turn.
 func (g *Group) Pick() *Target {
-	return g.targets[int(g.turn.Add(1)-1)%len(g.targets)]
+	return g.targets[(g.turn.Add(1)-1)%uint32(len(g.targets))]
 }
 
 // TLS is how to speak TLS to the group's servers, apart from their names. The caller must not change it.

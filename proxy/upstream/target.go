@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"bridgehead/policy"
@@ -22,7 +25,8 @@ type Target struct {
 
 	scheme      string
 	path, query policy.Template
-	fixed       bool // the URL has a path or query, which replaces the client's
+	rest        policy.Template // ends the path: the capture that stands for the rest of the client's, whose slashes are slashes
+	fixed       bool            // the URL has a path or query, which replaces the client's
 }
 
 // schemes are the URL schemes that a server may have: whether they mean TLS, and their default port.
@@ -36,12 +40,11 @@ var schemes = map[string]struct {
 
 // parse reads `scheme://host:port/path?query`, `host:port`, or `unix:/path`.
 func parse(s string) (*Target, error) {
+	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7F }) {
+		return nil, fmt.Errorf("%q holds white space", s)
+	}
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		path = strings.TrimPrefix(path, "//")
-		if path == "" {
-			return nil, fmt.Errorf("%q names no socket: write unix:/path/to/socket", s)
-		}
-		return &Target{scheme: "unix", network: "unix", address: path}, nil
+		return parseUnix(s, strings.TrimPrefix(path, "//"))
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
@@ -55,7 +58,24 @@ func parse(s string) (*Target, error) {
 	if err := t.setAuthority(s); err != nil {
 		return nil, err
 	}
-	return t, t.setTail(s, tail)
+	if err := t.setTail(s, tail); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func parseUnix(s, path string) (*Target, error) {
+	switch {
+	case path == "":
+		return nil, fmt.Errorf("%q names no socket: write unix:/path/to/socket", s)
+	case strings.ContainsAny(path, "{}"):
+		return nil, captureInHost(s)
+	}
+	return &Target{scheme: "unix", network: "unix", address: path}, nil
+}
+
+func captureInHost(s string) error {
+	return fmt.Errorf("%q has a capture in its host: a client must not choose the server", s)
 }
 
 func (t *Target) setAuthority(s string) error {
@@ -64,20 +84,20 @@ func (t *Target) setAuthority(s string) error {
 	case !ok:
 		return fmt.Errorf("%q has the unknown scheme %q", s, t.scheme)
 	case strings.ContainsAny(t.host, "{}"):
-		return fmt.Errorf("%q has a capture in its host: a client must not choose the server", s)
-	case strings.Contains(t.host, "@"):
-		return fmt.Errorf("%q holds a user name: set an Authorization header instead", s)
+		return captureInHost(s)
+	case strings.Contains(t.host, "@"): // the error does not quote it: there may be a password in it
+		return fmt.Errorf("a URL with the scheme %s holds a user name: set an Authorization header instead", t.scheme)
 	}
-	host, port := t.host, kind.port
-	if h, p, err := net.SplitHostPort(t.host); err == nil {
-		host, port = h, p
-	} else {
-		host = strings.Trim(host, "[]")
+	host, port, err := net.SplitHostPort(t.host)
+	if err != nil {
+		host, port, err = net.SplitHostPort(t.host + ":" + kind.port)
 	}
-	if host == "" || port == "" {
+	switch n, portErr := strconv.ParseUint(port, 10, 16); {
+	case err == nil && (host == "" || port == ""):
 		return fmt.Errorf("%q needs a host and a port", s)
-	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
+	case err != nil || !isHost(host, strings.HasPrefix(t.host, "[")):
+		return fmt.Errorf("%q has the bad host %q: write a name or an address, IPv6 in brackets", s, t.host)
+	case portErr != nil || n == 0:
 		return fmt.Errorf("%q has the bad port %q", s, port)
 	}
 	t.address = net.JoinHostPort(host, port)
@@ -87,15 +107,41 @@ func (t *Target) setAuthority(s string) error {
 	return nil
 }
 
+// isHost tells whether s is an address or what may be a name; IPv6 stands in brackets, and nothing else does (RFC 3986, section
+// 3.2.2).
+func isHost(s string, bracketed bool) bool {
+	addr, err := netip.ParseAddr(s)
+	if err != nil {
+		return !bracketed && strings.Trim(s, letters+"-_.") == ""
+	}
+	return addr.Is6() == bracketed
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// restCapture ends a path with the capture that ends the route's: `/files/{rest...}`.
+var restCapture = regexp.MustCompile(`^(.*)\{(\w+)\.\.\.\}$`)
+
 func (t *Target) setTail(s, tail string) (err error) {
 	path, query, _ := strings.Cut(tail, "?")
+	decoded, escapes := url.PathUnescape(path)
 	switch {
 	case strings.Contains(tail, "#"):
 		return fmt.Errorf("%q has a fragment, which is never sent", s)
 	case tail != "" && !slices.Contains([]string{"ws", "wss", "http", "https"}, t.scheme):
 		return fmt.Errorf("%q has a path, which a stream does not know", s)
+	case escapes != nil:
+		return fmt.Errorf("%q: %w", s, escapes)
+	case dotted(decoded):
+		return fmt.Errorf("%q: %w", s, errDots)
 	}
 	t.fixed = tail != ""
+	if m := restCapture.FindStringSubmatch(path); m != nil {
+		path = m[1]
+		if t.rest, err = policy.ParseTemplate("{" + m[2] + "}"); err != nil || len(t.rest.Captures()) == 0 {
+			return fmt.Errorf("%q: {%s...} is no capture of a path", s, m[2])
+		}
+	}
 	if t.path, err = policy.ParseTemplate(path); err != nil {
 		return fmt.Errorf("%q: %w", s, err)
 	}
@@ -105,57 +151,105 @@ func (t *Target) setTail(s, tail string) (err error) {
 	return nil
 }
 
-// errDots refuses what a server would resolve to another path than the one the route matched.
-var errDots = errors.New("the path holds a dot segment")
-
 // URL is where this client's handshake goes: the target's own path and query with the client's values in them,
 // percent-encoded, or without these the client's, unchanged. Its error is the client's fault.
 func (t *Target) URL(f *policy.Facts) (*url.URL, error) {
-	u := &url.URL{Scheme: t.scheme, Host: t.host}
-	path, query := f.Request.URL.EscapedPath(), f.Request.URL.RawQuery
-	if t.fixed {
-		var err error
-		if path, err = t.path.Expand(f, url.PathEscape); err != nil {
-			return nil, err
-		}
-		if query, err = t.query.Expand(f, url.QueryEscape); err != nil {
-			return nil, err
-		}
+	path, query, err := t.expand(f)
+	if err != nil {
+		return nil, err
 	}
 	decoded, err := url.PathUnescape(path)
 	if err != nil {
 		return nil, fmt.Errorf("path %q: %w", path, err)
 	}
-	if slices.ContainsFunc(strings.Split(decoded, "/"), func(s string) bool { return s == "." || s == ".." }) {
+	if dotted(decoded) {
 		return nil, errDots
 	}
 	if !strings.HasPrefix(path, "/") {
 		path, decoded = "/"+path, "/"+decoded
 	}
-	u.Path, u.RawPath, u.RawQuery = decoded, path, query
+	u := &url.URL{Scheme: t.scheme, Host: t.host, Path: decoded, RawPath: path, RawQuery: query}
+	u.ForceQuery = !t.fixed && f.Request.URL.ForceQuery // a `?` with nothing behind it
 	return u, nil
+}
+
+// expand gives the path and the query, both encoded.
+func (t *Target) expand(f *policy.Facts) (path, query string, err error) {
+	if !t.fixed {
+		return f.Request.URL.EscapedPath(), f.Request.URL.RawQuery, nil
+	}
+	if path, err = t.path.Expand(f, url.PathEscape); err != nil {
+		return "", "", err
+	}
+	rest, err := t.rest.Expand(f, escapeSegments)
+	if err != nil {
+		return "", "", err
+	}
+	if query, err = t.query.Expand(f, url.QueryEscape); err != nil {
+		return "", "", err
+	}
+	return encoded(path + rest), query, nil
+}
+
+// escapeSegments keeps the slashes of a capture that stands for the rest of a path: it holds none that came encoded.
+func escapeSegments(s string) string { return strings.ReplaceAll(url.PathEscape(s), "%2F", "/") }
+
+// encoded percent-encodes what a path cannot hold (RFC 3986, section 3.3) and leaves the rest as it is. A [url.URL] whose RawPath
+// is not valid would be encoded anew from its Path, where a slash that a client sent encoded has become a real one.
+func encoded(path string) string {
+	const valid = letters + "-._~!$&'()*+,;=:@[]/%"
+	var b strings.Builder
+	for i := range len(path) {
+		if c := path[i]; strings.IndexByte(valid, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// errDots refuses what a server would resolve to another path than the one the route matched.
+var errDots = errors.New("the path holds a dot segment")
+
+// dotted tells whether a server may find a dot segment (RFC 3986, section 3.3) in a decoded path: also behind a backslash, or in
+// front of parameters (`..;x`).
+func dotted(path string) bool {
+	for segment := range strings.SplitSeq(strings.ReplaceAll(path, `\`, "/"), "/") {
+		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+			return true
+		}
+	}
+	return false
 }
 
 // Dial connects, with TLS where the scheme asks for it.
 func (t *Target) Dial(ctx context.Context) (net.Conn, error) { return t.DialAfter(ctx, nil) }
 
 // DialAfter connects and gives the bare connection to preamble before the first byte of TLS. ctx bounds all of it.
-func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (_ net.Conn, err error) {
+func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (net.Conn, error) {
 	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, t.network, t.address)
+	bare, err := dialer.DialContext(ctx, t.network, t.address)
 	if err != nil {
 		return nil, err // it says what was dialled
 	}
-	defer func() {
-		if err != nil {
-			conn.Close()
-		}
-	}()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
-	defer stop()
+	stop := context.AfterFunc(ctx, func() { bare.Close() })
+	conn, err := t.greet(ctx, bare, preamble)
+	if !stop() { // the end of ctx has closed it; whatever failed, failed of that
+		err = ctx.Err()
+	}
+	if err != nil {
+		bare.Close()
+		return nil, fmt.Errorf("%s: %w", t.address, err)
+	}
+	return conn, nil
+}
+
+// greet says what comes before the traffic, and gives the connection that carries it.
+func (t *Target) greet(ctx context.Context, conn net.Conn, preamble func(net.Conn) error) (net.Conn, error) {
 	if preamble != nil {
 		if err := preamble(conn); err != nil {
-			return nil, fmt.Errorf("preamble to %s: %w", t.address, err)
+			return nil, fmt.Errorf("preamble: %w", err)
 		}
 	}
 	if t.tls == nil {
@@ -163,7 +257,7 @@ func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (
 	}
 	secure := tls.Client(conn, t.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS with %s: %w", t.address, err)
+		return nil, fmt.Errorf("TLS: %w", err)
 	}
 	return secure, nil
 }
@@ -175,4 +269,6 @@ func (t *Target) Address() string { return t.address }
 func (t *Target) Host() string { return t.host }
 
 // Captures are the names that the target's URL takes from a route's host and path.
-func (t *Target) Captures() []string { return append(t.path.Captures(), t.query.Captures()...) }
+func (t *Target) Captures() []string {
+	return slices.Concat(t.path.Captures(), t.rest.Captures(), t.query.Captures())
+}

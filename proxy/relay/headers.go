@@ -66,9 +66,7 @@ func checkName(name string) error {
 	switch f := fold(name); {
 	case !token.MatchString(name):
 		return fmt.Errorf("%q is no header name", name)
-	case f == "host":
-		return nil
-	case strings.HasPrefix(f, "sec-websocket-"), slices.Contains(owned, http.CanonicalHeaderKey(name)):
+	case strings.HasPrefix(f, "sec-websocket-"), slices.ContainsFunc(owned, func(o string) bool { return fold(o) == f }):
 		return fmt.Errorf("%s belongs to the handshake and cannot be changed", name)
 	}
 	return nil

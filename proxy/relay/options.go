@@ -1,7 +1,7 @@
 package relay
 
 import (
-	"slices"
+	"strings"
 
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
@@ -14,7 +14,8 @@ var Schemes = []string{"ws", "wss", "http", "https"}
 // Options are the section `websocket` of a route.
 type Options struct {
 	// Where the upstream WebSocket servers are: a URL, a list of URLs used in turn, or the name of an entry under `upstreams`.
-	// Without a path the client's path and query pass unchanged; with one it replaces them and may hold captures, `{room}`.
+	// Without a path the client's path and query pass unchanged; with one it replaces them and may hold captures, `{room}`, whose
+	// slashes are encoded, and at the end of the path one that keeps them, `{rest...}`.
 	To upstream.To `yaml:"to"`
 	// What to change in the headers of the upstream handshake.
 	Headers Headers `yaml:"headers"`
@@ -43,12 +44,10 @@ func DefaultOptions() Options {
 func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	o.To.Validate(at.Key("to"), p, Schemes...)
 	o.Connect.Validate(at.Key("connect"), p)
-	if !slices.Contains([]string{"pass", "off"}, o.Compression) {
-		p.Add(at.Key("compression"), "%q is neither pass nor off", o.Compression)
-	}
+	p.OneOf(at.Key("compression"), o.Compression, "pass", "off")
 	set := at.Key("headers").Key("set")
 	for name, text := range o.Headers.Set {
-		if err := checkName(name); err != nil {
+		if err := checkName(name); err != nil && !strings.EqualFold(name, "host") {
 			p.Add(set.Key(name), "%v", err)
 		}
 		if _, err := policy.ParseTemplate(text); err != nil {

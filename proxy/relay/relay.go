@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -60,7 +61,7 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 	if err != nil {
 		conn.Close()
 		if ctx.Err() != nil { // the deadline closed the connection under the handshake
-			err = errors.Join(ctx.Err(), err)
+			err = fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
 		return nil, fmt.Errorf("handshake with %s: %w", target.Address(), err)
 	}
@@ -86,12 +87,15 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 	}
 	head := &io.LimitedReader{R: s.conn, N: maxHead}
 	br := bufio.NewReader(head)
-	resp, err := readResponse(br)
+	resp, err := readResponse(br) //nolint:bodyclose // Close would read the rest of a body that may never end
+	if err != nil && head.N <= 0 {
+		err = fmt.Errorf("the head of the answer is larger than %d bytes", maxHead)
+	}
 	if err != nil {
 		return ws.Answer{}, err
 	}
 	if resp.StatusCode >= 300 {
-		head.N = maxBody
+		head.N = math.MaxInt64 // the body has a bound of its own
 		return ws.Answer{}, refusal(resp)
 	}
 	answer, err := q.CheckResponse(resp)
@@ -120,12 +124,10 @@ func readResponse(br *bufio.Reader) (*http.Response, error) {
 	return nil, errors.New("too many interim answers")
 }
 
-// refusal hands on what the server answered instead of a socket.
+// refusal hands on what the server answered instead of a socket. Servers that refuse an upgrade often drop the connection right
+// behind their status: what came of the body has to do.
 func refusal(resp *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	if err != nil {
-		return fmt.Errorf("status %d: %w", resp.StatusCode, err)
-	}
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	return &proxy.Refusal{
 		Status: resp.StatusCode, Header: ws.Passable(resp.Header), Body: body, Reason: "upstream",
 		Err: fmt.Errorf("the upstream refused with %s", resp.Status),
@@ -143,8 +145,8 @@ type session struct {
 func (s *session) Start(c *proxy.Client) {
 	s.link = pump.NewLink(&c.Socket, pump.Backend{Conn: s.conn, Early: s.early})
 	s.early = nil
-	c.Attach(s.link)
 	s.link.Start()
+	c.Attach(s.link)
 }
 
 // Close ends both sides, or tells the server alone when there was never a client.
@@ -155,6 +157,6 @@ func (s *session) Close(cause ws.Cause) {
 	}
 	code, reason := cause.Backend()
 	s.conn.SetDeadline(time.Now().Add(time.Second))
-	s.conn.Write(ws.AppendCloseFrame(nil, code, reason, true))
-	s.conn.Close()
+	_, _ = s.conn.Write(ws.AppendCloseFrame(nil, code, reason, true)) // a server that is gone needs no goodbye
+	pump.HangUp(s.conn)
 }

@@ -128,6 +128,13 @@ func newScanner(r io.Reader, limit int) *bufio.Scanner {
 	}
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(make([]byte, 0, min(4<<10, limit+2)), limit+2) // the end counts too
+	scanner.Split(func(data []byte, atEOF bool) (int, []byte, error) {
+		advance, line, err := bufio.ScanLines(data, atEOF)
+		if len(line) > limit { // its end has room for more
+			return 0, nil, bufio.ErrTooLong
+		}
+		return advance, line, err
+	})
 	return scanner
 }
 

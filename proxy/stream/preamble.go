@@ -44,7 +44,7 @@ func destination(r *http.Request) netip.AddrPort {
 		return netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
 	}
 	at := local.AddrPort()
-	return netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port())
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
 // addresses brings both ends to one family, as the header demands.

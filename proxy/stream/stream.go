@@ -75,8 +75,8 @@ type raw struct {
 // Start joins the socket and the stream.
 func (s *raw) Start(c *proxy.Client) {
 	s.link = pump.NewLink(&c.Socket, s.backend)
-	c.Attach(s.link)
 	s.link.Start()
+	c.Attach(s.link)
 }
 
 // Close ends both sides.

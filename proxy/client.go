@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -65,7 +66,8 @@ func (p *Proxy) newClient(h *Handshake, session Session, pl *place) *Client {
 // its handshake is kept.
 func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil {
+	if err != nil { // whoever wrapped w has hidden it
+		w.WriteHeader(http.StatusInternalServerError)
 		return err
 	}
 	c.Conn = conn
@@ -86,7 +88,7 @@ func (c *Client) run() {
 	c.proxy.Metrics.Opened()
 	c.Log.Info("open", c.who()...)
 	c.proxy.Hub.Add(c)
-	c.session.Start(c)
+	c.startSession()
 
 	c.mu.Lock()
 	c.started = true
@@ -107,9 +109,9 @@ func (c *Client) abandon(err error) {
 	if c.Conn != nil {
 		c.Conn.Close()
 	}
-	c.session.Close(ws.Cause{Kind: ws.ClientGone, Err: err})
-	c.cancel()
+	c.closeSession(ws.Cause{Kind: ws.ClientGone, Err: err})
 	c.place.release()
+	c.cancel()
 }
 
 // End starts the end of the socket and returns. The first cause wins.
@@ -130,6 +132,7 @@ func (c *Client) End(cause ws.Cause) {
 func (c *Client) finish() {
 	cause := *c.cause
 	c.closeSession(cause)
+	c.Conn.Close() // which the session has done, unless it panicked
 	c.Outbox.Close()
 	c.place.release()
 	c.proxy.Metrics.Closed(cause.Kind.String(), string(cause.By()), time.Since(c.since))
@@ -138,15 +141,22 @@ func (c *Client) finish() {
 	c.cancel()
 }
 
-// closeSession outlives a panic of the bridge, which must not keep what the client holds.
+func (c *Client) startSession() {
+	defer c.rescue("starting")
+	c.session.Start(c)
+}
+
 func (c *Client) closeSession(cause ws.Cause) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.Log.Error("panic while closing", "panic", v, "stack", string(debug.Stack()))
-			c.Conn.Close()
-		}
-	}()
+	defer c.rescue("closing")
 	c.session.Close(cause)
+}
+
+// rescue is deferred around the calls of the session, whose panic ends this client and must not keep what it holds.
+func (c *Client) rescue(doing string) {
+	if v := recover(); v != nil {
+		c.Log.Error("panic while "+doing+" the session", "panic", v, "stack", string(debug.Stack()))
+		c.End(ws.Cause{Kind: ws.InternalFailure, Err: fmt.Errorf("panic: %v", v)})
+	}
 }
 
 // logEnd sums the socket up in one line.

@@ -18,6 +18,9 @@ import (
 // fullRetry is when a client that met a full or ending program may try again.
 const fullRetry = 5 * time.Second
 
+// clientClosedRequest is how logs know a client that left before it was answered; nginx has made it customary.
+const clientClosedRequest = 499
+
 // refusal finds the answer to an error on the way to a socket.
 func refusal(err error) *Refusal {
 	if r, ok := errors.AsType[*Refusal](err); ok {
@@ -31,6 +34,9 @@ func refusal(err error) *Refusal {
 			Status: http.StatusTooManyRequests, Header: retryAfter(max(e.RetryAfter, time.Second)), Reason: "limit", Err: err,
 			Body: []byte("too many connections or attempts from this client\n"),
 		}
+	}
+	if errors.Is(err, context.Canceled) { // nothing else ends the context of a handshake: nobody reads this answer
+		return &Refusal{Status: clientClosedRequest, Reason: "client gone", Err: err}
 	}
 	if timedOut(err) {
 		return &Refusal{Status: http.StatusGatewayTimeout, Reason: "backend timeout", Err: err, Body: []byte("the backend did not answer in time\n")}
@@ -90,7 +96,7 @@ func (r *Refusal) level() slog.Level {
 	switch {
 	case r.Status >= http.StatusInternalServerError:
 		return slog.LevelWarn
-	case r.Reason == "handshake", r.Reason == "limit":
+	case r.Reason == "handshake", r.Reason == "limit", r.Status == clientClosedRequest:
 		return slog.LevelDebug
 	}
 	return slog.LevelInfo

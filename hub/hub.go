@@ -48,14 +48,34 @@ type Info struct {
 
 // A Hub holds the live connections of one program. Its methods may be called at once.
 type Hub struct {
-	mu    sync.RWMutex // guards the following
-	conns map[string]Conn
-	drain *ws.Cause     // set once a drain has begun
-	empty chan struct{} // closed when a drain has begun and no connection is left
+	mu       sync.RWMutex // guards the following
+	conns    map[string]Conn
+	entering int           // handshakes under way
+	drain    *ws.Cause     // set once a drain has begun
+	empty    chan struct{} // closed when a drain has begun and nobody is left or entering
 }
 
 // New gives an empty hub.
 func New() *Hub { return &Hub{conns: make(map[string]Conn)} }
+
+// Enter announces a handshake that may lead to a connection, until Leave; so a drain waits for it. During a drain it is refused.
+func (h *Hub) Enter() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.drain != nil {
+		return false
+	}
+	h.entering++
+	return true
+}
+
+// Leave ends a handshake that Enter has let in. Its connection, if there is one, was added before.
+func (h *Hub) Leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.entering--
+	h.tellEmptyLocked()
+}
 
 // Add registers c until Remove. During a drain it is ended at once.
 func (h *Hub) Add(c Conn) {
@@ -149,7 +169,7 @@ func (h *Hub) beginDrain(cause ws.Cause) <-chan struct{} {
 
 // tellEmptyLocked closes empty once, when the last connection of a drain has gone.
 func (h *Hub) tellEmptyLocked() {
-	if h.empty == nil || len(h.conns) > 0 {
+	if h.empty == nil || len(h.conns)+h.entering > 0 {
 		return
 	}
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -267,5 +268,28 @@ func TestRace(t *testing.T) {
 		if causes, _ := f.end(); len(causes) == 0 {
 			t.Errorf("%s was never ended", f.id)
 		}
+	}
+}
+
+func TestADrainWaitsForHandshakesUnderWay(t *testing.T) {
+	t.Parallel()
+	h := New()
+	if !h.Enter() {
+		t.Fatal("a handshake was refused before the drain")
+	}
+	drained := make(chan error, 1)
+	go func() { drained <- h.Drain(t.Context(), 0, ws.Cause{Kind: ws.ShuttingDown}) }()
+	for h.Enter() { // until the drain has begun
+		h.Leave()
+		runtime.Gosched()
+	}
+	select {
+	case err := <-drained:
+		t.Fatalf("it did not wait: %v", err)
+	default:
+	}
+	h.Leave()
+	if err := <-drained; err != nil {
+		t.Fatal(err)
 	}
 }

@@ -30,6 +30,10 @@ type Session interface {
 	Close(cause ws.Cause)
 }
 
+// A Reporter is a Session that has something to tell its backend when the socket is closed. Report is called once after Close; by
+// then the client's place is free and its end is logged, so it may take its time, but the program's end waits for it.
+type Reporter interface{ Report(cause ws.Cause) }
+
 // A Handshake is a client's request for a socket, as a bridge sees it.
 type Handshake struct {
 	// Facts are what is known of the client. Facts.Request is valid until Open returns.

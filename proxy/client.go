@@ -83,11 +83,10 @@ func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
 	return err
 }
 
-// run registers the client and starts its traffic.
+// run starts the traffic.
 func (c *Client) run() {
 	c.proxy.Metrics.Opened()
 	c.Log.Info("open", c.who()...)
-	c.proxy.Hub.Add(c)
 	c.startSession()
 
 	c.mu.Lock()
@@ -109,9 +108,26 @@ func (c *Client) abandon(err error) {
 	if c.Conn != nil {
 		c.Conn.Close()
 	}
-	c.closeSession(ws.Cause{Kind: ws.ClientGone, Err: err})
+	cause := ws.Cause{Kind: ws.ClientGone, Err: err}
+	c.closeSession(cause)
+	c.giveBack()
+	c.leave(cause)
+}
+
+// giveBack frees what the client held.
+func (c *Client) giveBack() {
+	c.Outbox.Close()
 	c.place.release()
-	c.cancel()
+}
+
+// leave is the last of a client: its backend is told, and then nobody knows it any more.
+func (c *Client) leave(cause ws.Cause) {
+	defer c.cancel()
+	defer c.proxy.Hub.Remove(c)
+	defer c.rescue("reporting the end of")
+	if r, ok := c.session.(Reporter); ok {
+		r.Report(cause)
+	}
 }
 
 // End starts the end of the socket and returns. The first cause wins.
@@ -130,15 +146,13 @@ func (c *Client) End(cause ws.Cause) {
 
 // finish closes both sides and gives everything back. It runs once, after the first cause and after Start.
 func (c *Client) finish() {
-	cause := *c.cause
+	cause, lived := *c.cause, time.Since(c.since)
 	c.closeSession(cause)
 	c.Conn.Close() // which the session has done, unless it panicked
-	c.Outbox.Close()
-	c.place.release()
-	c.proxy.Metrics.Closed(cause.Kind.String(), string(cause.By()), time.Since(c.since))
-	c.logEnd(cause)
-	c.proxy.Hub.Remove(c)
-	c.cancel()
+	c.giveBack()
+	c.proxy.Metrics.Closed(cause.Kind.String(), string(cause.By()), lived)
+	c.logEnd(cause, lived)
+	c.leave(cause)
 }
 
 func (c *Client) startSession() {
@@ -160,11 +174,11 @@ func (c *Client) rescue(doing string) {
 }
 
 // logEnd sums the socket up in one line.
-func (c *Client) logEnd(cause ws.Cause) {
+func (c *Client) logEnd(cause ws.Cause, lived time.Duration) {
 	messagesIn, bytesIn, messagesOut, bytesOut := c.Counters.Sum()
 	code, reason := cause.Client()
 	args := append(c.who(),
-		"duration", time.Since(c.since).Round(time.Millisecond),
+		"duration", lived.Round(time.Millisecond).String(), // a text: as a number it would be in nanoseconds in JSON
 		"messages_in", messagesIn, "bytes_in", bytesIn, "messages_out", messagesOut, "bytes_out", bytesOut,
 		"cause", cause.Kind.String(), "by", string(cause.By()), "code", int(code), "reason", reason)
 	if backend, _ := cause.Backend(); backend != code {
@@ -190,16 +204,20 @@ func (c *Client) who() (args []any) {
 // Send queues a message of somebody else than the bridge: hub.ErrSlow, hub.ErrClosed or hub.ErrNoPush if it cannot be, and then
 // the message was finished with that.
 func (c *Client) Send(m ws.Message) error {
-	if !c.reply.Push {
+	c.mu.Lock()
+	ended, driver := c.cause != nil, c.driver
+	c.mu.Unlock()
+	switch {
+	case !c.reply.Push:
 		m.Finish(hub.ErrNoPush)
 		return hub.ErrNoPush
+	case ended:
+		m.Finish(hub.ErrClosed)
+		return hub.ErrClosed
 	}
 	if err := c.Outbox.Put(m); err != nil {
 		return err
 	}
-	c.mu.Lock()
-	driver := c.driver
-	c.mu.Unlock()
 	if driver != nil {
 		driver.Flush()
 	}

@@ -148,9 +148,14 @@ func TestManyEndAtOnce(t *testing.T) {
 func TestEndBeforeStart(t *testing.T) {
 	t.Parallel()
 	for name, change := range map[string]func(*Config, *fakeBridge){
-		"by the hub, which drains": func(c *Config, _ *fakeBridge) {
-			if err := c.Hub.Drain(t.Context(), 0, ws.Cause{Kind: ws.ShuttingDown}); err != nil {
-				t.Error(err)
+		"by the hub, whose drain began during the handshake": func(c *Config, b *fakeBridge) {
+			b.open = func(context.Context, *Handshake) error {
+				begin, cancel := context.WithCancel(t.Context())
+				cancel() // not to wait for the handshake itself
+				if err := c.Hub.Drain(begin, 0, ws.Cause{Kind: ws.ShuttingDown}); err == nil {
+					t.Error("the drain does not wait for a handshake under way")
+				}
+				return nil
 			}
 		},
 		"in it": func(_ *Config, b *fakeBridge) {
@@ -219,6 +224,7 @@ func TestABridgeThatPanics(t *testing.T) {
 			if line := s.log.line(t, "closed"); line["cause"] != c.cause || s.bridge.closed.Load() != 1 {
 				t.Errorf("closed %d times, logged as %v", s.bridge.closed.Load(), line)
 			}
+			s.proxy.Hub = hub.New() // one that does not drain
 			if resp, _, _ := s.ask(); resp.StatusCode != http.StatusSwitchingProtocols {
 				t.Errorf("its place in the limits is held: %s", resp.Status)
 			}

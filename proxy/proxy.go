@@ -34,7 +34,6 @@ type Config struct {
 	Trusted  policy.Networks
 	Metrics  *metrics.Route
 	Log      *slog.Logger
-	Draining func() bool // the program ends: nobody comes in any more; nil: never
 }
 
 // A Proxy serves the handshakes of one route. It is an http.Handler.
@@ -70,6 +69,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, h.Log, err, began)
 		return
 	}
+	if !p.Hub.Enter() {
+		p.refuse(w, r, h.Log, unavailable("draining"), began)
+		return
+	}
+	defer p.Hub.Leave()
 	place, err := p.admit(h, began)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
@@ -82,12 +86,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	c := p.newClient(h, session, place)
+	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
 	if err := c.upgrade(w, h); err != nil {
-		p.Metrics.Handshake("failed", time.Since(began))
+		p.Metrics.Handshake(metrics.Failed, time.Since(began))
 		c.abandon(err)
 		return
 	}
-	p.Metrics.Handshake("accepted", time.Since(began))
+	p.Metrics.Handshake(metrics.Accepted, time.Since(began))
 	c.run()
 }
 
@@ -111,9 +116,6 @@ func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(ra
 
 // admit asks the policies, the cheap ones first.
 func (p *Proxy) admit(h *Handshake, now time.Time) (*place, error) {
-	if p.Draining != nil && p.Draining() {
-		return nil, unavailable("draining")
-	}
 	if err := p.origins.Check(h.Request); err != nil {
 		return nil, forbidden(err)
 	}

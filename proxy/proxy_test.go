@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,7 +66,7 @@ func TestRefusals(t *testing.T) {
 			full, "", 503, "capacity", "WARN", "5", "no room", 0},
 		{"the program is full", func(c *Config, _ *fakeBridge) { c.Capacity = policy.NewCapacity(1) },
 			full, "", 503, "capacity", "WARN", "5", "no room", 0},
-		{"the program ends", func(c *Config, _ *fakeBridge) { c.Draining = func() bool { return true } },
+		{"the program ends", func(c *Config, _ *fakeBridge) { drain(c.Hub) },
 			nil, "", 503, "draining", "WARN", "5", "no room", 0},
 		{"the backend is dead", failing(errors.New("connection refused")), nil, "", 502, "backend", "WARN", "", "cannot be reached", 1},
 		{"the backend is slow", failing(fmt.Errorf("dial: %w", timeout{errors.New("i/o timeout")})),
@@ -106,7 +105,11 @@ func TestRefusals(t *testing.T) {
 			if asked := s.bridge.opened.Load(); asked != c.asked {
 				t.Errorf("the bridge was asked %d times, want %d", asked, c.asked)
 			}
-			s.counted(`refusals_total{reason="`+c.reason+`",route="chat"} 1`, `handshakes_total{outcome="refused",route="chat"} 1`)
+			outcome := "refused"
+			if c.status >= 500 && c.status != 503 {
+				outcome = "failed" // not the client's doing
+			}
+			s.counted(`refusals_total{reason="`+c.reason+`",route="chat"} 1`, `handshakes_total{outcome="`+outcome+`",route="chat"} 1`)
 			if c.asked > 0 {
 				s.counted(`backend_total{op="open",outcome="error",route="chat"} 1`)
 			}
@@ -117,15 +120,15 @@ func TestRefusals(t *testing.T) {
 // The cheap questions come first, the bridge last, and whatever an earlier one gave is taken back when a later one refuses.
 func TestTheOrderOfPolicies(t *testing.T) {
 	t.Parallel()
-	var draining atomic.Bool
 	s := newStage(t, func(c *Config, b *fakeBridge) {
 		oneEach(c, b)
 		failing(errors.New("dead"))(c, b)
-		c.Draining = draining.Load
 		c.Options.MaxConnections = 1
 		c.Capacity = policy.NewCapacity(1)
 	})
-	draining.Store(true)
+	open := s.proxy.Hub
+	s.proxy.Hub = hub.New()
+	drain(s.proxy.Hub)
 	grant, err := s.proxy.limiter.Admit(&policy.Facts{Request: new(http.Request), Client: policy.Peer(&http.Request{RemoteAddr: "127.0.0.1:1"})}, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +143,7 @@ func TestTheOrderOfPolicies(t *testing.T) {
 	}{
 		{"the form of the handshake", func() {}, []string{evil, "Sec-WebSocket-Key: x"}, 400},
 		{"draining", func() {}, []string{evil}, 503},
-		{"origin", func() { draining.Store(false) }, []string{evil}, 403},
+		{"origin", func() { s.proxy.Hub = open }, []string{evil}, 403},
 		{"limits", func() {}, nil, 429},
 		{"capacity of the route", grant.Release, nil, 503},
 		{"its place in the limits was given back", func() {}, nil, 503},
@@ -260,3 +263,6 @@ func TestARefusalIsAnError(t *testing.T) {
 }
 
 var _ hub.Conn = (*Client)(nil)
+
+// drain makes a hub without connections refuse everybody from now on.
+func drain(h *hub.Hub) { h.Drain(context.Background(), 0, ws.Cause{Kind: ws.ShuttingDown}) }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"bridgehead/internal/metrics"
 	"bridgehead/policy"
 	"bridgehead/ws"
 )
@@ -72,7 +73,7 @@ func timedOut(err error) bool {
 func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error, began time.Time) {
 	refused := refusal(err)
 	p.Metrics.Refused(refused.Reason)
-	p.Metrics.Handshake("refused", time.Since(began))
+	p.Metrics.Handshake(refused.outcome(), time.Since(began))
 	log.Log(r.Context(), refused.level(), "refused", "status", refused.Status, "reason", refused.Reason, "error", refused.Error())
 
 	h := w.Header()
@@ -88,6 +89,15 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger,
 	h.Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(refused.Status)
 	w.Write(refused.Body)
+}
+
+// outcome tells a client that was not let in from a backend, or a program, that could not take it.
+func (r *Refusal) outcome() string {
+	switch r.Status {
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
+		return metrics.Failed
+	}
+	return metrics.Refused
 }
 
 // level is how loud a refusal is in the log: faults of ours and of backends are warnings; what anybody on the internet can

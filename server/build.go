@@ -50,7 +50,7 @@ func (s *Server) buildRoute(r *config.Route, groups upstream.Groups) (routes.Rou
 	row.Handler, err = proxy.New(proxy.Config{
 		Route: r.Name, Kind: kind, HasHost: pattern.HasHost(), Options: r.Options, Bridge: bridge,
 		Node: s.node, Hub: s.hub, Limits: s.limits, Capacity: s.capacity, Trusted: s.config.TrustedProxies,
-		Metrics: s.metrics.Route(r.Name), Log: s.log, Draining: s.draining.Load,
+		Metrics: s.metrics.Route(r.Name), Log: s.log,
 	})
 	return row, err
 }

@@ -107,7 +107,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	if s.draining.Swap(true) {
 		return errors.New("already draining")
 	}
-	s.log.Info("draining", "sockets", s.hub.Len(), "at_most", s.config.Drain)
+	s.log.Info("draining", "sockets", s.hub.Len(), "at_most", s.config.Drain.String())
 	for _, f := range s.fronts {
 		if f.public {
 			f.stopAccepting()

@@ -204,7 +204,9 @@ func TestNeverStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.next(typeConnect)
-	session.Close(ws.Cause{Kind: ws.ClientGone})
+	cause := ws.Cause{Kind: ws.ClientGone}
+	session.Close(cause)
+	session.(proxy.Reporter).Report(cause)
 	if c := s.next(typeClose); c.Events[0].Seq != 1 || c.Events[0].Code != 1006 || c.Connection.User != "u1" {
 		t.Errorf("the application was told %s", c.body)
 	}

@@ -29,7 +29,7 @@ func (a *application) insist(ctx context.Context, log *slog.Logger, r *request) 
 			return response{}, fmt.Errorf("given up after %d attempts: %w", attempt, err)
 		}
 		wait := max(pause(attempt), resp.retryAfter(time.Now()))
-		log.Debug("request failed", "request", r.id, "attempt", attempt, "again_in", wait, "error", err)
+		log.Debug("request failed", "request", r.id, "attempt", attempt, "again_in", wait.String(), "error", err)
 		if !sleep(ctx, wait) {
 			return response{}, fmt.Errorf("interrupted after %d attempts: %w", attempt, err)
 		}

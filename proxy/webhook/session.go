@@ -58,7 +58,7 @@ func (s *session) Start(c *proxy.Client) {
 	c.Go(func() { c.End(s.messages.Serve(s.take)) })
 }
 
-// Close ends the client's side, delivers what it had sent, and tells the application that it is gone.
+// Close ends the client's side and delivers what it had sent.
 func (s *session) Close(cause ws.Cause) {
 	defer s.stop()
 	var hangUp sync.WaitGroup
@@ -67,7 +67,6 @@ func (s *session) Close(cause ws.Cause) {
 		hangUp.Go(func() { s.messages.Close(cause) })
 		s.flush()
 	}
-	s.tellEnd(cause)
 }
 
 // event completes an event of this moment.
@@ -294,9 +293,9 @@ func (s *session) flush() {
 	<-sender
 }
 
-// tellEnd tells the application that the connection is gone. It gets no retries beyond those of a message: what is not told by
+// Report tells the application that the connection is gone. It gets no retries beyond those of a message: what is not told by
 // then is only logged.
-func (s *session) tellEnd(cause ws.Cause) {
+func (s *session) Report(cause ws.Cause) {
 	c := newClosing(cause, time.Since(s.since))
 	if s.client != nil {
 		c.MessagesIn, c.BytesIn, c.MessagesOut, c.BytesOut = s.client.Counters.Sum()

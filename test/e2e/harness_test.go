@@ -4,6 +4,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -16,7 +17,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -433,4 +436,124 @@ func subset(line, want map[string]any) error {
 		}
 	}
 	return nil
+}
+
+// room is a directory for a program of its own. Its path is short, since that of the admin socket in it is bounded.
+func room(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// write makes a file in a directory and gives its path.
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// own is the head of a file that a test writes whole: its state is kept beside it, and its log can be read.
+const own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address: \"127.0.0.1:0\"}\n"
+
+// startIn runs a whole configuration that stands in dir, with more variables in its environment. The client trusts the local
+// authority, if there is one.
+func startIn(t *testing.T, dir, config string, env ...string) *edge {
+	t.Helper()
+	e := &edge{t: t, addrs: map[string]string{}, exited: make(chan error, 1), news: make(chan struct{}), roots: x509.NewCertPool()}
+	e.process = exec.Command(program, "serve", "-c", write(t, dir, "config.yaml", config))
+	e.process.Env = append(os.Environ(), env...)
+	stderr, err := e.process.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go e.read(stderr)
+	t.Cleanup(e.stop)
+	e.addr("admin")
+	if pem, err := os.ReadFile(filepath.Join(dir, "state", "ca", "root.pem")); err == nil {
+		e.roots.AppendCertsFromPEM(pem)
+	}
+	return e
+}
+
+// addr waits until a listener is open, and gives its address; those that were opened before it stand in addrs then.
+func (e *edge) addr(name string) string {
+	e.t.Helper()
+	e.await(func(line map[string]any) bool {
+		if line["listener"] == nil {
+			line = fields(fmt.Sprint(line["msg"]))
+		}
+		if line["msg"] == "listening" {
+			e.addrs[line["listener"].(string)] = line["address"].(string)
+		}
+		return line["msg"] == "listening" && line["listener"] == name
+	})
+	return e.addrs[name]
+}
+
+// field is a key and its value in a line of a text log.
+var field = regexp.MustCompile(`([a-z_]+)=("(?:[^"\\]|\\.)*"|\S*)`)
+
+// fields reads a line of a text log.
+func fields(line string) map[string]any {
+	all := map[string]any{}
+	for _, m := range field.FindAllStringSubmatch(line, -1) {
+		value := m[2]
+		if text, err := strconv.Unquote(value); err == nil {
+			value = text
+		}
+		all[m[1]] = value
+	}
+	return all
+}
+
+// anyHost is a client that reaches the wss listener by whatever name, as if DNS led there.
+func (e *edge) anyHost() *websocket.Dialer {
+	to := e.addr("wss")
+	return &websocket.Dialer{
+		TLSClientConfig: &tls.Config{RootCAs: e.roots}, HandshakeTimeout: patience,
+		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", to)
+		},
+	}
+}
+
+// visit opens a socket by a URL with any host and closes it with the test.
+func (e *edge) visit(url string, header http.Header, subprotocols ...string) *websocket.Conn {
+	e.t.Helper()
+	d := e.anyHost()
+	d.Subprotocols = subprotocols
+	conn, resp, err := d.Dial(url, header)
+	if err != nil {
+		e.t.Fatalf("dial %s: %v (%v)", url, err, resp)
+	}
+	e.t.Cleanup(func() { conn.Close() })
+	conn.SetReadDeadline(time.Now().Add(patience))
+	return conn
+}
+
+// hangUp closes a socket as a client does, and waits for the answer.
+func hangUp(t *testing.T, conn *websocket.Conn, code int, reason string) {
+	t.Helper()
+	conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(code, reason), time.Now().Add(patience))
+	wantClose(t, conn, code)
+}
+
+// hears reads messages until one begins with a text, and gives it.
+func hears(t *testing.T, conn *websocket.Conn, beginning string) string {
+	t.Helper()
+	for {
+		if got := receive(t, conn); strings.HasPrefix(got, beginning) {
+			return got
+		}
+	}
 }

@@ -158,7 +158,9 @@ routes:
 				if got := receive(t, conn); strings.TrimSpace(got) != c.want {
 					t.Fatalf("got %q", got)
 				}
-				conn.WriteMessage(websocket.BinaryMessage, []byte("go"))
+				if c.name == "RST" {
+					conn.WriteMessage(websocket.BinaryMessage, []byte("go"))
+				}
 				wantClose(t, conn, c.code)
 				if err := subset(e.closedLine("r"), map[string]any{"cause": c.cause}); err != nil {
 					t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"bridgehead/policy"
 	"bridgehead/proxy"
+	"bridgehead/routes"
 )
 
 // sendPreamble tells the stream who its client is, once and before any other byte (haproxy proxy-protocol.txt).
@@ -61,7 +62,7 @@ func addresses(from, to netip.AddrPort) (proxyproto.AddressFamilyAndProtocol, ne
 // tlvs say more of the connection than its addresses (section 2.2.1 and following).
 func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 	all := []proxyproto.TLV{
-		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(h.Request.Host)},
+		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(routes.Hostname(h.Request.Host))},
 		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte(h.ConnID)},
 	}
 	if !h.TLS {

@@ -62,41 +62,41 @@ func TestPreamble(t *testing.T) {
 	}{
 		{"IPv4", caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443")},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
-			"21 11 0025 c0000207 0a000001 1267 01bb", ""},
+			"21 11 0020 c0000207 0a000001 1267 01bb", ""},
 		{"IPv6", caller{remote: "[2001:db8::7]:4711", local: local("[2001:db8::1]:443")},
 			"PROXY TCP6 2001:db8::7 2001:db8::1 4711 443\r\n",
-			"21 21 003d 20010db8000000000000000000000007 20010db8000000000000000000000001 1267 01bb", ""},
+			"21 21 0038 20010db8000000000000000000000007 20010db8000000000000000000000001 1267 01bb", ""},
 		{"IPv4 on a socket for both", caller{remote: "[::ffff:192.0.2.7]:4711", local: local("[::ffff:10.0.0.1]:443")},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
-			"21 11 0025 c0000207 0a000001 1267 01bb", ""},
+			"21 11 0020 c0000207 0a000001 1267 01bb", ""},
 		{"no zone", caller{remote: "[fe80::7%eth0]:4711", local: local("[fe80::1%eth0]:443")},
 			"PROXY TCP6 fe80::7 fe80::1 4711 443\r\n",
-			"21 21 003d fe800000000000000000000000000007 fe800000000000000000000000000001 1267 01bb", ""},
+			"21 21 0038 fe800000000000000000000000000007 fe800000000000000000000000000001 1267 01bb", ""},
 		{"a proxy's client, whose port nobody knows", caller{remote: "10.0.0.9:4711", client: "192.0.2.7", local: local("10.0.0.1:443")},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 0 443\r\n",
-			"21 11 0025 c0000207 0a000001 0000 01bb", ""},
+			"21 11 0020 c0000207 0a000001 0000 01bb", ""},
 		{"IPv6 behind a proxy on IPv4", caller{remote: "10.0.0.9:4711", client: "2001:db8::7", local: local("10.0.0.1:443")},
 			"PROXY TCP6 2001:db8::7 ::ffff:10.0.0.1 0 443\r\n",
-			"21 21 003d 20010db8000000000000000000000007 00000000000000000000ffff0a000001 0000 01bb", ""},
+			"21 21 0038 20010db8000000000000000000000007 00000000000000000000ffff0a000001 0000 01bb", ""},
 		{"IPv4 behind a proxy on IPv6", caller{remote: "[fd00::9]:4711", client: "192.0.2.7", local: local("[fd00::1]:443")},
 			"PROXY TCP6 ::ffff:192.0.2.7 fd00::1 0 443\r\n",
-			"21 21 003d 00000000000000000000ffffc0000207 fd000000000000000000000000000001 0000 01bb", ""},
+			"21 21 0038 00000000000000000000ffffc0000207 fd000000000000000000000000000001 0000 01bb", ""},
 		{"a Unix socket has no addresses", caller{remote: "@", local: &net.UnixAddr{Net: "unix", Name: "/run/b.sock"}},
 			"PROXY TCP4 127.0.0.1 0.0.0.0 0 0\r\n",
-			"21 11 0025 7f000001 00000000 0000 0000", ""},
+			"21 11 0020 7f000001 00000000 0000 0000", ""},
 		{"TLS", caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443"), tls: true, state: &tls.ConnectionState{Version: tls.VersionTLS13}},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
-			"21 11 0037 c0000207 0a000001 1267 01bb", "20 000f 01 00000001 21 0007 544c5320312e33"},
+			"21 11 0032 c0000207 0a000001 1267 01bb", "20 000f 01 00000001 21 0007 544c5320312e33"},
 		{"TLS in front of us", caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443"), tls: true},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
-			"21 11 002d c0000207 0a000001 1267 01bb", "20 0005 01 00000001"},
+			"21 11 0028 c0000207 0a000001 1267 01bb", "20 0005 01 00000001"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			if got := string(preamble(t, "proxy-v1", c.client)); got != c.v1 {
 				t.Errorf("got  %q\nwant %q", got, c.v1)
 			}
-			want := unhex(t, "0d0a0d0a000d0a515549540a"+c.v2+"02 0010"+hex.EncodeToString([]byte("vnc.example:8443"))+"05 0003 635f31"+c.ssl)
+			want := unhex(t, "0d0a0d0a000d0a515549540a"+c.v2+"02 000b"+hex.EncodeToString([]byte("vnc.example"))+"05 0003 635f31"+c.ssl)
 			if got := preamble(t, "proxy-v2", c.client); !bytes.Equal(got, want) {
 				t.Errorf("got  % x\nwant % x", got, want)
 			}

@@ -271,7 +271,7 @@ routes:
 				t.Fatalf("destination %v", h.DestinationAddr)
 			}
 			if version == 2 {
-				checkTLVs(t, h, e.addrs["wss"])
+				checkTLVs(t, h, "127.0.0.1")
 			}
 			send(t, conn, "then the stream") // exactly once
 			if got := receive(t, conn); got != "then the stream" {

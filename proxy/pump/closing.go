@@ -1,10 +1,8 @@
 package pump
 
 import (
-	"errors"
 	"io"
 	"net"
-	"os"
 	"time"
 )
 
@@ -12,17 +10,17 @@ import (
 const goodbye = time.Second
 
 // HangUp ends a connection that has nothing more to say: FIN, then wait for the peer's while discarding what is still on its
-// way (unread data would turn our FIN into a reset that destroys the Close frame in flight), then RST.
+// way (unread data would turn our FIN into a reset that destroys the Close frame in flight), then RST after a second. Whoever
+// reads or writes the connection at the time is woken by then.
 func HangUp(conn net.Conn) {
+	defer time.AfterFunc(goodbye, func() { abort(conn) }).Stop()
 	defer conn.Close()
 	if err := CloseWrite(conn); err != nil {
-		reset(conn)
+		abort(conn)
 		return
 	}
-	conn.SetReadDeadline(time.Now().Add(goodbye))
-	if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
-		reset(conn)
-	}
+	conn.SetReadDeadline(time.Time{})
+	io.Copy(io.Discard, conn)
 }
 
 // CloseWrite ends the sending half: close_notify where there is TLS, then FIN. A connection that has no halves is closed.
@@ -40,12 +38,14 @@ func CloseWrite(conn net.Conn) error {
 	return nil
 }
 
-// reset makes Close send RST, so that the kernel keeps nothing for a peer that does not answer.
-func reset(conn net.Conn) {
+// abort closes a connection at once, by RST, so that the kernel keeps nothing for a peer that does not answer. It goes past TLS,
+// which would wait for the writes that are under way.
+func abort(conn net.Conn) {
 	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = outer.NetConn()
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
 	}
+	conn.Close()
 }

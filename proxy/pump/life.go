@@ -22,14 +22,19 @@ const (
 // handshake may take. One timer serves them all; nothing runs between its ticks.
 type life struct {
 	socket *Socket
-	ping   [sides]func(payload [8]byte) // nil: a side that is never pinged. Must not block on a peer for long
+
+	// ping sends a ping to a side, and reports whether it went out at once: inside a frame, or behind a Close, it cannot. nil: the
+	// side is never pinged. Set before begin.
+	ping [sides]func(payload [8]byte) (sent bool)
 
 	// busy is set while we choose not to read from a side: its pongs cannot be seen then, so it is not pinged. (A ping that is
 	// under way when a pause begins is void: the bytes that led to the pause were life.)
 	busy [sides]atomic.Bool
 
-	mu      sync.Mutex // guards the following
-	timer   *time.Timer
+	pinging [sides]atomic.Bool // a ping is on its way out, which may take long when the side does not read
+
+	mu      sync.Mutex  // guards the following
+	timer   *time.Timer // nil before begin
 	stopped bool
 	beat    [sides]ws.Keepalive
 	start   time.Time
@@ -39,18 +44,19 @@ type life struct {
 	closing ws.Cause
 }
 
-// newLife starts the clocks.
-func newLife(s *Socket, pingClient, pingBackend func([8]byte)) *life {
+// newLife prepares the clocks. None runs before begin.
+func newLife(s *Socket) *life { return &life{socket: s, share: 1 - rand.Float64()/10} }
+
+// begin starts the clocks.
+func (l *life) begin() {
 	now := time.Now()
-	l := &life{socket: s, start: now, active: now, share: 1 - rand.Float64()/10}
-	l.ping[client], l.ping[backend] = pingClient, pingBackend
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.start, l.active = now, now
 	for i := range l.beat {
 		l.beat[i].Seen(now)
 	}
 	l.timer = time.AfterFunc(0, l.tick) // the first tick finds out when the next is due
-	return l
 }
 
 // came notes that bytes came from a side, which therefore lives, and whether they completed a message, so that the socket is
@@ -92,17 +98,19 @@ func (l *life) closeWithin(d time.Duration, cause ws.Cause) {
 func (l *life) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.stopped {
+	if !l.stopped && l.timer != nil {
 		l.timer.Reset(0)
 	}
 }
 
-// stop ends the clocks. A tick that runs at this moment may still finish.
-func (l *life) stop() {
+// stop ends the clocks. A tick that runs at this moment may still finish. It gives the time at which a closing handshake that is
+// under way is over; zero if there is none.
+func (l *life) stop() (closeBy time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stopped = true
 	l.timer.Stop()
+	return l.closeBy
 }
 
 // tick does what is due and sets the timer for what is due next.
@@ -116,38 +124,52 @@ func (l *life) tick() {
 		return
 	}
 	cause, next := l.deadlinesLocked(now, o)
-	var due [sides]*[8]byte
-	for i := range l.beat {
-		if l.ping[i] == nil {
-			continue
-		}
-		l.beat[i].Interval, l.beat[i].Timeout = o.Ping, o.Pong
-		if l.busy[i].Load() {
-			l.beat[i].Seen(now)
-		}
-		beat, at := l.beat[i].Advance(now)
-		next = sooner(next, at)
-		switch beat {
-		case ws.SendPing:
-			payload := l.beat[i].Payload()
-			due[i] = &payload
-		case ws.Dead:
-			cause = cmpOr(cause, ws.Cause{Kind: [...]ws.Kind{ws.ClientDead, ws.BackendDead}[i]})
-		}
+	for side := range sides {
+		dead, at := l.beatLocked(side, now, o)
+		cause, next = cmpOr(cause, dead), sooner(next, at)
 	}
 	if cause.Kind == 0 && !next.IsZero() {
 		l.timer.Reset(next.Sub(now))
 	}
 	l.mu.Unlock()
 
-	for i, payload := range due {
-		if payload != nil {
-			l.ping[i](*payload)
-		}
-	}
 	if cause.Kind != 0 {
 		l.socket.End(cause)
 	}
+}
+
+// beatLocked pings a side if that is due, and gives the cause to end with if it is dead, or when to look again.
+func (l *life) beatLocked(side side, now time.Time, o *Options) (dead ws.Cause, next time.Time) {
+	if l.ping[side] == nil {
+		return ws.Cause{}, time.Time{}
+	}
+	k := &l.beat[side]
+	k.Interval, k.Timeout = o.Ping, o.Pong
+	if l.busy[side].Load() {
+		k.Seen(now)
+	}
+	beat, next := k.Advance(now)
+	switch beat {
+	case ws.SendPing:
+		l.sendPing(side, k.Payload())
+	case ws.Dead:
+		dead.Kind = [...]ws.Kind{ws.ClientDead, ws.BackendDead}[side]
+	}
+	return dead, next
+}
+
+// sendPing does not wait for the side, which must hold up neither the clocks nor the other side's ping. A ping that could not go
+// out at once is void: nobody can have answered it in time.
+func (l *life) sendPing(side side, payload [8]byte) {
+	if !l.pinging[side].CompareAndSwap(false, true) {
+		return
+	}
+	l.socket.Go(func() {
+		defer l.pinging[side].Store(false)
+		if !l.ping[side](payload) {
+			l.came(side, false, time.Now())
+		}
+	})
 }
 
 // deadlinesLocked gives the cause to end with now, if any, and the soonest deadline that lies ahead.

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -42,22 +43,23 @@ type end struct {
 	stream bool
 	filter ws.Filter
 	sink   *sink
-	ended  chan struct{} // closed when nothing more will be read from it in order
+	ended  chan struct{} // closed when its reader has ended
 }
 
 // NewLink prepares to carry a socket to a backend. Nothing flows before Start.
 func NewLink(s *Socket, to Backend) *Link {
-	o := s.Options()
 	l := &Link{socket: s, to: to}
 	l.ends[client] = l.newEnd(client, s.Conn, s.Early, ws.Filter{
-		FromClient: true, Deflate: s.Deflate, MaxMessage: int64(o.MessageSize),
-		Strip: to.Stream, CheckText: to.Stream,
+		FromClient: true, Deflate: s.Deflate, Strip: to.Stream, CheckText: to.Stream,
 	})
-	l.ends[backend] = l.newEnd(backend, to.Conn, to.Early, ws.Filter{
-		Deflate: s.Deflate, MaxMessage: int64(o.BackendMessageSize),
-	})
+	l.ends[backend] = l.newEnd(backend, to.Conn, to.Early, ws.Filter{Deflate: s.Deflate})
 	l.ends[client].sink.outbox = s.Outbox
-	l.ends[backend].stream = to.Stream
+	l.ends[backend].stream, l.ends[backend].sink.stream = to.Stream, to.Stream
+	l.life = newLife(s)
+	l.life.ping[client] = l.ping(client)
+	if !to.Stream {
+		l.life.ping[backend] = l.ping(backend)
+	}
 	s.Early = nil
 	l.to.Early = nil
 	return l
@@ -66,21 +68,16 @@ func NewLink(s *Socket, to Backend) *Link {
 func (l *Link) newEnd(side side, conn net.Conn, early []byte, filter ws.Filter) *end {
 	e := &end{side: side, conn: conn, early: early, filter: filter, ended: make(chan struct{})}
 	e.filter.Control = func(op ws.Opcode, payload []byte) bool { return l.control(e, op, payload) }
-	e.sink = &sink{
-		conn: conn, masked: side == backend, options: l.socket.Options, atFrame: true, atMessage: true,
-		sent:   func(m ws.Message) { l.socket.Counters.Out(1, len(m.Data)) },
-		failed: func(err error) { l.lost(e, err, true) },
-	}
+	e.sink = newSink(conn, l.socket.Options)
+	e.sink.masked = side == backend
+	e.sink.finish = l.finishMessage
+	e.sink.failed = func(err error) { l.lost(e, err, true) }
 	return e
 }
 
 // Start begins the traffic and returns.
 func (l *Link) Start() {
-	pings := [sides]func([8]byte){client: l.ping(client)}
-	if !l.to.Stream {
-		pings[backend] = l.ping(backend)
-	}
-	l.life = newLife(l.socket, pings[client], pings[backend])
+	l.life.begin()
 	l.socket.Go(l.clientToBackend)
 	l.socket.Go(l.backendToClient)
 	l.Flush()
@@ -96,9 +93,20 @@ func (l *Link) Flush() {
 // Wake obeys changed options.
 func (l *Link) Wake() { l.life.wake() }
 
-func (l *Link) ping(to side) func([8]byte) {
-	return func(payload [8]byte) {
-		l.ends[to].sink.insert(ws.AppendFrame(nil, ws.Ping, payload[:], to == backend))
+// finishMessage counts a message of the outbox and tells its sender. A panic of the sender's must not end the goroutine that
+// happened to write the message, which may be the one that closes.
+func (l *Link) finishMessage(m ws.Message, err error) {
+	defer l.socket.recover()
+	if err == nil {
+		l.life.moved(time.Now())
+		l.socket.Counters.Out(1, len(m.Data))
+	}
+	m.Finish(err)
+}
+
+func (l *Link) ping(to side) func([8]byte) bool {
+	return func(payload [8]byte) (sent bool) {
+		return l.ends[to].sink.insert(ws.AppendFrame(nil, ws.Ping, payload[:], to == backend))
 	}
 }
 
@@ -129,7 +137,7 @@ func (l *Link) backendToClient() {
 // copyFrames passes the frames of one side to the other until its Close, its end, or its first offence.
 func (l *Link) copyFrames(from, to *end) {
 	defer close(from.ended)
-	err := each(from.conn, from.early, func(buf []byte, n int) bool {
+	err := each(from.conn, from.takeEarly(), func(buf []byte, n int) bool {
 		held := from.filter.Held(buf[:headroom])
 		chunk := buf[headroom-held : headroom+n]
 		copy(chunk, buf[:held])
@@ -140,12 +148,24 @@ func (l *Link) copyFrames(from, to *end) {
 	}
 }
 
+// takeEarly gives the early bytes, and with them the memory that they lie in.
+func (e *end) takeEarly() []byte {
+	early := e.early
+	e.early = nil
+	return early
+}
+
 // pass moves one chunk from one side to the other. It reports false when nothing more is to be read from that side.
 func (l *Link) pass(from, to *end, chunk []byte) (more bool) {
 	now := time.Now()
+	from.filter.MaxMessage = l.maxMessage(from.side)
 	passed, offence := from.filter.Pass(chunk)
 	l.life.came(from.side, passed.Messages > 0, now)
-	l.count(from.side, passed.Messages, passed.Bytes)
+	var first bool
+	if passed.Close != nil { // noted before the other side can answer it, or vanish
+		cause := closeCause(from.side, *passed.Close)
+		first = l.first.CompareAndSwap(nil, &cause)
+	}
 	if err := l.deliver(from, to, passed); err != nil {
 		return false
 	}
@@ -154,7 +174,8 @@ func (l *Link) pass(from, to *end, chunk []byte) (more bool) {
 		l.socket.End(offenceCause(from.side, offence))
 		return false
 	case passed.Close != nil:
-		l.closedBy(from, to, *passed.Close)
+		l.life.busy[from.side].Store(true) // for good: it is not read any more
+		l.closing(to, *l.first.Load(), first)
 		return false
 	case from.side == backend || passed.Bytes+passed.Messages == 0:
 		return true
@@ -166,14 +187,26 @@ func (l *Link) pass(from, to *end, chunk []byte) (more bool) {
 	return true
 }
 
-// deliver writes to a side. While that blocks, the source is not read: TCP pushes back.
+func (l *Link) maxMessage(from side) int64 {
+	o := l.socket.Options()
+	if from == client {
+		return int64(o.MessageSize)
+	}
+	return int64(o.BackendMessageSize)
+}
+
+// deliver writes to a side and counts. While that blocks, the source is not read: TCP pushes back.
 func (l *Link) deliver(from, to *end, passed ws.Passed) error {
-	if len(passed.Out) == 0 && passed.Close == nil {
+	if len(passed.Out) == 0 && passed.Messages == 0 && passed.Close == nil {
 		return nil
 	}
 	l.life.busy[from.side].Store(true)
 	defer l.life.busy[from.side].Store(false)
-	return to.sink.write(passed)
+	took, err := to.sink.write(passed)
+	if took {
+		l.count(from.side, passed.Messages, passed.Bytes)
+	}
+	return err
 }
 
 func (l *Link) count(from side, messages, bytes int) {
@@ -186,11 +219,15 @@ func (l *Link) count(from side, messages, bytes int) {
 	}
 }
 
-// closedBy notes a side's Close, which has been passed on. The socket ends when both have closed or the time for it is over.
-func (l *Link) closedBy(from, to *end, c ws.CloseFrame) {
-	cause := ws.Cause{Kind: [...]ws.Kind{ws.ClientClosed, ws.BackendClosed}[from.side], Code: c.Code, Reason: c.Reason}
-	if !l.first.CompareAndSwap(nil, &cause) {
-		l.socket.End(*l.first.Load())
+func closeCause(from side, c ws.CloseFrame) ws.Cause {
+	return ws.Cause{Kind: [...]ws.Kind{ws.ClientClosed, ws.BackendClosed}[from], Code: c.Code, Reason: c.Reason}
+}
+
+// closing follows a side's Close, which has been passed on to the other. The socket ends, for the first one's cause, when both
+// have closed or the time for it is over.
+func (l *Link) closing(to *end, cause ws.Cause, first bool) {
+	if !first {
+		l.socket.End(cause)
 		return
 	}
 	if !to.stream {
@@ -209,36 +246,45 @@ func (l *Link) closedBy(from, to *end, c ws.CloseFrame) {
 func (l *Link) copyStream(from, to *end) {
 	defer close(from.ended)
 	var cut text
-	err := each(from.conn, from.early, func(buf []byte, n int) bool {
-		now := time.Now()
+	err := each(from.conn, from.takeEarly(), func(buf []byte, n int) bool {
 		payload := buf[headroom : headroom+n]
 		if l.to.Message == ws.Text {
 			payload = cut.message(buf, n)
 		}
-		if len(payload) == 0 {
-			return true
-		}
-		l.life.came(backend, true, now)
-		l.count(backend, 1, len(payload))
-		frame := frameAround(buf, payload, l.to.Message)
-		return to.sink.write(ws.Passed{Out: frame, Frame: len(frame), Message: len(frame)}) == nil
+		return l.passMessage(from, to, buf, payload) == nil
 	})
+	if err == io.EOF {
+		l.passMessage(from, to, nil, cut.rest())
+	}
 	if err != nil {
 		l.lost(from, err, false)
 	}
 }
 
+// passMessage passes on a message of the stream's, which may lie in buf. An empty one is none.
+func (l *Link) passMessage(from, to *end, buf, payload []byte) error {
+	if len(payload) == 0 {
+		return nil
+	}
+	l.life.came(from.side, true, time.Now())
+	frame := frameAround(buf, payload, l.to.Message)
+	return l.deliver(from, to, ws.Passed{Out: frame, Frame: len(frame), Message: len(frame), Messages: 1, Bytes: len(payload)})
+}
+
 // frameAround puts a header in front of payload, in place when payload lies in buf behind the headroom.
 func frameAround(buf, payload []byte, op ws.Opcode) []byte {
+	at := cap(buf) - cap(payload) // where payload begins, if it lies in buf
+	if at < ws.MaxHeaderSize || &buf[:at+1][at] != &payload[0] {
+		return ws.AppendFrame(nil, op, payload, false)
+	}
 	var space [ws.MaxHeaderSize]byte
 	header := ws.AppendHeader(space[:0], ws.Header{Fin: true, Opcode: op, Length: int64(len(payload))})
-	at := cap(buf) - cap(payload)
-	if at < len(header) || &buf[:at+1][at] != &payload[0] {
-		return append(header, payload...)
-	}
 	copy(buf[at-len(header):at], header)
 	return buf[at-len(header) : at+len(payload)]
 }
+
+// replacement stands for bytes that are no text.
+var replacement = []byte(string(utf8.RuneError))
 
 // text cuts a byte stream into valid UTF-8 messages (RFC 6455, section 8.1): a rune that a read cut goes to the next message,
 // and what cannot be text becomes U+FFFD.
@@ -254,9 +300,17 @@ func (t *text) message(buf []byte, n int) []byte {
 	t.n = copy(t.carry[:], payload[len(payload)-cutRune(payload):])
 	payload = payload[:len(payload)-t.n]
 	if !utf8.Valid(payload) {
-		payload = []byte(string([]rune(string(payload))))
+		payload = bytes.ToValidUTF8(payload, replacement)
 	}
 	return payload
+}
+
+// rest gives the last message, when the stream has ended: a rune that it cut short cannot be text any more.
+func (t *text) rest() []byte {
+	if t.n == 0 {
+		return nil
+	}
+	return replacement
 }
 
 // cutRune is the number of bytes at the end of p that begin a rune and do not end it.
@@ -334,15 +388,16 @@ func offenceCause(from side, err error) ws.Cause {
 // both connections are closed, after the close timeout and a second at most.
 func (l *Link) Close(cause ws.Cause) {
 	by := time.Now().Add(l.socket.Options().CloseTimeout)
-	l.life.stop()
+	handshake := l.life.stop()
+	// Both are to close before either is told: the answer of one must not pass for a Close to the other.
 	code, reason := cause.Client()
 	l.ends[client].sink.close(code, reason, by)
-	if !l.to.Stream {
-		code, reason = cause.Backend()
-		l.ends[backend].sink.close(code, reason, by)
+	if code, reason = cause.Backend(); l.to.Stream {
+		code = 0
 	}
+	l.ends[backend].sink.close(code, reason, by)
 	for _, e := range l.ends {
-		e.conn.SetReadDeadline(by)
+		e.conn.SetReadDeadline(sooner(by, handshake)) // who was told by the other side has had its time since then
 	}
 	done := make(chan struct{})
 	l.socket.Go(func() {
@@ -355,20 +410,17 @@ func (l *Link) Close(cause ws.Cause) {
 
 // finish ends one side after it has closed, or when it cannot be told any more.
 func (l *Link) finish(e, other *end) {
-	switch {
-	case e.stream:
-		HangUp(e.conn) // unblocks its reader
-		<-e.ended
-		return
-	case !e.sink.said():
-		// Its frame is still open, or a write to it failed. Only what the other side sends can end that frame.
-		<-other.ended
-		if !e.sink.said() {
-			HangUp(e.conn)
-			<-e.ended
-			return
+	if !e.stream {
+		e.sink.nudge()
+		said, may := e.sink.said()
+		if may {
+			<-other.ended // only what the other side sends can end the frame that is under way
+			said, _ = e.sink.said()
+		}
+		if said {
+			<-e.ended // it may answer
 		}
 	}
-	<-e.ended
 	HangUp(e.conn)
+	<-e.ended
 }

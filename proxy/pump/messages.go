@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,21 +18,24 @@ import (
 // Write and Flush may be called at once from any goroutine; Close ends it, once.
 type Messages struct {
 	socket *Socket
+	out    *paced
 	conn   *websocket.Conn
 	life   *life
 	served chan struct{} // closed when Serve has returned
 
-	mu       sync.Mutex  // held while a message is written
+	mu       sync.Mutex  // held while a message or a ping is written
 	emptying atomic.Bool // somebody empties the outbox
 }
 
 // NewMessages takes over an upgraded socket and starts its clocks. Its owner has to call Serve.
 func NewMessages(s *Socket) *Messages {
-	m := &Messages{socket: s, served: make(chan struct{})}
-	m.conn = serverConn(&observed{Conn: s.Conn, early: s.Early, seen: m.seen})
+	m := &Messages{socket: s, served: make(chan struct{}), life: newLife(s)}
+	m.out = &paced{Conn: s.Conn, options: s.Options}
+	m.conn = serverConn(&observed{Conn: m.out, early: s.Early, seen: m.seen})
 	m.conn.SetPongHandler(func(string) error { return nil }) // any bytes are life, a pong's too
 	m.conn.SetCloseHandler(func(int, string) error { return nil })
-	m.life = newLife(s, m.ping, nil)
+	m.life.ping[client] = m.ping
+	m.life.begin()
 	s.Early = nil
 	m.Flush()
 	return m
@@ -41,8 +43,16 @@ func NewMessages(s *Socket) *Messages {
 
 func (m *Messages) seen() { m.life.came(client, false, time.Now()) }
 
-func (m *Messages) ping(payload [8]byte) {
-	m.conn.WriteControl(websocket.PingMessage, payload[:], time.Now().Add(time.Second))
+// ping does not wait for a message that is being written.
+func (m *Messages) ping(payload [8]byte) (sent bool) {
+	if !m.mu.TryLock() {
+		return false
+	}
+	defer m.mu.Unlock()
+	if err := m.conn.WriteControl(websocket.PingMessage, payload[:], time.Time{}); err != nil {
+		m.socket.EndBy(m.writeCause(err))
+	}
+	return true
 }
 
 // Serve reads messages and gives each to handle until the client closes, vanishes, breaks a rule, or handle returns an error;
@@ -106,12 +116,10 @@ func (m *Messages) ending() bool {
 func (m *Messages) Write(msg ws.Message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := time.Now()
-	m.conn.SetWriteDeadline(deadline(now, m.socket.Options().WriteTimeout))
 	if err := m.conn.WriteMessage(int(msg.Op), msg.Data); err != nil {
-		return writeCause(err)
+		return m.writeCause(err)
 	}
-	m.life.moved(now)
+	m.life.moved(time.Now())
 	m.socket.Counters.Out(1, len(msg.Data))
 	return nil
 }
@@ -151,7 +159,7 @@ func (m *Messages) Wake() { m.life.wake() }
 func (m *Messages) Close(cause ws.Cause) {
 	m.life.stop()
 	by := time.Now().Add(m.socket.Options().CloseTimeout)
-	m.socket.Conn.SetWriteDeadline(by) // for a write that waits at this moment
+	m.out.endBy(by)
 	if code, reason := cause.Client(); code != 0 {
 		m.conn.WriteControl(websocket.CloseMessage, ws.AppendClose(nil, code, reason), by)
 	}
@@ -178,8 +186,13 @@ func readCause(err error) ws.Cause {
 	return ws.Cause{Kind: kind, Err: err}
 }
 
-func writeCause(err error) ws.Cause {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+// writeCause says why a write failed. If that is for a Close that gorilla sent by itself, to a client that broke a rule, it waits
+// for Serve to say which.
+func (m *Messages) writeCause(err error) ws.Cause {
+	if errors.Is(err, websocket.ErrCloseSent) {
+		<-m.socket.Ending
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() { // gorilla hides os.ErrDeadlineExceeded
 		return ws.Cause{Kind: ws.ClientSlow, Err: err}
 	}
 	return ws.Cause{Kind: ws.ClientGone, Err: err}
@@ -192,12 +205,4 @@ func ofNetwork(err error) bool {
 	}
 	_, abnormal := errors.AsType[*websocket.CloseError](err)
 	return abnormal || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed)
-}
-
-// deadline is d from now; 0 is never.
-func deadline(now time.Time, d time.Duration) (by time.Time) {
-	if d > 0 {
-		by = now.Add(d)
-	}
-	return by
 }

@@ -16,49 +16,61 @@ const maxControl = 4 << 10
 // A sink is the writing half of one side. It merges what the other side sent with what is ours to say: control frames at frame
 // boundaries, messages from the outbox at message boundaries, and at last a Close, after which nothing is sent.
 //
-// Whoever has something to say leaves it under newsMu and writes it if nobody is writing; else the one who writes does, before
-// it lets go. So nobody but the copying goroutine ever waits for a slow peer.
+// One goroutine at a time has the turn to write. Whoever has something to say leaves it under mu and takes the turn if nobody
+// has it; else the one who has it writes the news before it lets go. So the peer's slowness is waited for by the goroutine that
+// copies to it, and by at most one that had news while nobody was writing.
 type sink struct {
-	conn    net.Conn
-	masked  bool             // frames toward this side are masked (RFC 6455, section 5.1)
-	options func() *Options  // for the write timeout
-	outbox  *Outbox          // nil: nobody else sends to this side
-	sent    func(ws.Message) // counts a message of the outbox
-	failed  func(error)      // told of each write error
+	conn   paced
+	stream bool                    // no frames go out: every place is a boundary
+	masked bool                    // frames toward this side are masked (RFC 6455, section 5.1)
+	outbox *Outbox                 // nil: nobody else sends to this side
+	finish func(ws.Message, error) // told what became of a message of the outbox
+	failed func(error)             // told of the first write error
 
-	mu        sync.Mutex // held while writing; guards the following
-	atFrame   bool       // what was written so far ends at a frame boundary
-	atMessage bool       // and at a message boundary
-	closed    bool       // a Close went out, ours or the other side's
-	err       error      // the first write error; nothing is written after it
-	settled   uint64     // the news that was written or found void
+	// These belong to whoever has the turn.
+	atFrame   bool   // what was written so far ends at a frame boundary
+	atMessage bool   // and at a message boundary
+	told      bool   // a Close went out, ours or the other side's
+	closed    bool   // nothing more goes out: it was told, or is to be told nothing
+	err       error  // the first write error; nothing is written after it
+	settled   uint64 // the news that was written or found void
 
-	news    atomic.Uint64 // grows with everything that is left under newsMu or in the outbox
-	newsMu  sync.Mutex    // never held while writing; guards the following
-	control []byte        // whole control frames that wait for a boundary
-	closing bool          // farewell goes out next
-	goodbye []byte        // our Close frame; empty: this side is told nothing
-	closeBy time.Time     // when closing: no write may last longer
+	news atomic.Uint64 // grows, under mu, with everything that is left there or in the outbox
+
+	mu      sync.Mutex // guards the following; never held while writing
+	free    *sync.Cond // the turn may be taken
+	writing bool       // somebody has the turn
+	waiting int        // how many wait for it
+	control []byte     // whole control frames that wait for a boundary
+	closing bool       // goodbye goes out next
+	goodbye []byte     // our Close frame; empty: this side is told nothing
 }
 
-// write passes on what the other side sent. What a closed side is sent is discarded.
-func (s *sink) write(p ws.Passed) error {
-	s.mu.Lock()
+func newSink(conn net.Conn, options func() *Options) *sink {
+	s := &sink{conn: paced{Conn: conn, options: options}, atFrame: true, atMessage: true}
+	s.free = sync.NewCond(&s.mu)
+	return s
+}
+
+// write passes on what the other side sent. What a closed side is sent is discarded: it is not taken.
+func (s *sink) write(p ws.Passed) (took bool, err error) {
+	s.begin()
 	defer s.release()
-	s.flushLocked()
+	s.flush()
+	took = !s.closed
 	rest := p.Out
 	if cut := cutAt(p); cut > 0 && s.news.Load() != s.settled {
-		s.putLocked(rest[:cut], true, cut == p.Message)
-		s.flushLocked()
+		s.put(rest[:cut], true, cut == p.Message)
+		s.flush()
 		rest = rest[cut:]
 	}
 	if len(rest) > 0 {
-		s.putLocked(rest, p.Frame == len(p.Out), p.Message == len(p.Out))
+		s.put(rest, p.Frame == len(p.Out), p.Message == len(p.Out))
 	}
-	if p.Close != nil {
-		s.closed = true
+	if p.Close != nil && !s.closed {
+		s.told, s.closed = true, true
 	}
-	return s.err
+	return took && s.err == nil, s.err
 }
 
 // cutAt is a place inside what passes where something of ours may stand, or 0.
@@ -73,124 +85,139 @@ func cutAt(p ws.Passed) int {
 	return max(cut, 0)
 }
 
-// insert sends a whole control frame as soon as it may stand.
-func (s *sink) insert(frame []byte) {
-	s.newsMu.Lock()
+// insert sends a whole control frame as soon as it may stand, and reports whether that was at once.
+func (s *sink) insert(frame []byte) (sent bool) {
+	s.mu.Lock()
 	if !s.closing && len(s.control) < maxControl {
 		s.control = append(s.control, frame...)
 	}
-	s.newsMu.Unlock()
+	s.mu.Unlock()
 	s.nudge()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.control) == 0
 }
 
-// close sends our Close as the last frame, at the next boundary. Code 0 sends none. Until then, and no longer than by, frames
-// that are under way may end.
+// close makes our Close the last frame, at the next boundary, before whatever the other side may send from now on. Code 0 sends
+// none. Until then, and no longer than by, frames that are under way may end. It is written by the next who writes, or a nudge.
 func (s *sink) close(code ws.Code, reason string, by time.Time) {
-	s.newsMu.Lock()
-	if !s.closing {
-		s.closing, s.closeBy = true, by
-		if code != 0 {
-			s.goodbye = ws.AppendCloseFrame(nil, code, reason, s.masked)
-		}
-		s.conn.SetWriteDeadline(by) // for a write that waits at this moment
+	s.mu.Lock()
+	s.news.Add(1)
+	s.closing = true
+	if code != 0 {
+		s.goodbye = ws.AppendCloseFrame(nil, code, reason, s.masked)
 	}
-	s.newsMu.Unlock()
-	s.nudge()
+	s.mu.Unlock()
+	s.conn.endBy(by)
 }
 
-// nudge says that there is news, and writes it unless somebody else is about to.
+// nudge says that there is news, and writes it unless somebody has the turn or is about to.
 func (s *sink) nudge() {
+	s.mu.Lock()
 	s.news.Add(1)
-	if s.mu.TryLock() {
+	mine := !s.writing && s.waiting == 0
+	if mine {
+		s.writing = true
+	}
+	s.mu.Unlock()
+	if mine {
 		s.release()
 	}
 }
 
-// release lets go of mu after it has written what came in the meantime.
+// begin waits for the turn.
+func (s *sink) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting++
+	for s.writing {
+		s.free.Wait()
+	}
+	s.waiting--
+	s.writing = true
+}
+
+// release writes what came in the meantime and ends the turn.
 func (s *sink) release() {
-	for {
-		seen := s.news.Load()
-		s.flushLocked()
-		s.mu.Unlock()
-		if s.news.Load() == seen || !s.mu.TryLock() {
-			return
-		}
+	for left := false; !left; {
+		left = s.flushAndLeave()
 	}
 }
 
-// flushLocked writes all news that may stand where the output is now.
-func (s *sink) flushLocked() {
+// flushAndLeave ends the turn, unless news came while it wrote and nobody waits to do the same. A panic in it ends the turn too:
+// it is to end the socket, and not to be waited for.
+func (s *sink) flushAndLeave() (left bool) {
+	seen, panicked := s.news.Load(), true
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if left = panicked || s.waiting > 0 || s.news.Load() == seen; left {
+			s.writing = false
+			s.free.Signal()
+		}
+	}()
+	s.flush()
+	panicked = false
+	return
+}
+
+// flush writes all news that may stand where the output is now. Needs the turn.
+func (s *sink) flush() {
 	news := s.news.Load()
 	if news == s.settled || !s.atFrame || s.closed || s.err != nil {
 		return
 	}
-	s.newsMu.Lock()
-	control := s.control
+	s.mu.Lock()
+	control, closing, goodbye := s.control, s.closing, s.goodbye
 	s.control = nil
-	s.newsMu.Unlock()
-	if len(control) > 0 {
-		s.putLocked(control, true, s.atMessage)
-	}
+	s.mu.Unlock()
+	s.put(control, true, s.atMessage)
 	if s.atMessage {
-		s.flushOutboxLocked()
+		s.flushOutbox()
 	}
-	s.newsMu.Lock()
-	closing, goodbye := s.closing, s.goodbye
-	s.newsMu.Unlock()
 	if closing {
-		if len(goodbye) > 0 {
-			s.putLocked(goodbye, true, s.atMessage)
-		}
-		s.closed = true
+		s.put(goodbye, true, s.atMessage)
+		s.told, s.closed = len(goodbye) > 0, true
 	}
 	if s.atMessage {
 		s.settled = news
 	}
 }
 
-func (s *sink) flushOutboxLocked() {
-	for s.outbox != nil && s.err == nil {
+// flushOutbox writes what the outbox can have held when it was last said that there is news, and no more: the goroutine that
+// copies, and our Close, must have their turn however fast others send. Needs the turn.
+func (s *sink) flushOutbox() {
+	for range outboxMessages {
+		if s.outbox == nil || s.err != nil {
+			return
+		}
 		m, ok := s.outbox.take()
 		if !ok {
 			return
 		}
-		s.putLocked(ws.AppendFrame(nil, m.Op, m.Data, s.masked), true, true)
-		m.Finish(s.err)
-		if s.err == nil {
-			s.sent(m)
-		}
+		s.put(ws.AppendFrame(nil, m.Op, m.Data, s.masked), true, true)
+		s.finish(m, s.err)
 	}
 }
 
-// putLocked writes b and notes whether the output then stands at a boundary.
-func (s *sink) putLocked(b []byte, frame, message bool) {
-	if s.closed || s.err != nil {
+// put writes b and notes whether the output then stands at a boundary. Needs the turn.
+func (s *sink) put(b []byte, frame, message bool) {
+	if len(b) == 0 || s.closed || s.err != nil {
 		return
 	}
-	s.newsMu.Lock()
-	s.conn.SetWriteDeadline(s.deadlineLocked())
-	s.newsMu.Unlock()
 	if _, err := s.conn.Write(b); err != nil {
 		s.err = err
 		s.atFrame, s.atMessage = false, false
 		s.failed(err)
 		return
 	}
-	s.atFrame, s.atMessage = frame, message
+	s.atFrame, s.atMessage = frame || s.stream, message || s.stream
 }
 
-// deadlineLocked needs newsMu: a close must not be overtaken by the deadline of a write that begins beside it.
-func (s *sink) deadlineLocked() time.Time {
-	by := deadline(time.Now(), s.options().WriteTimeout)
-	if s.closing && (by.IsZero() || s.closeBy.Before(by)) {
-		return s.closeBy
-	}
-	return by
-}
-
-// said reports whether a Close has gone out to this side.
-func (s *sink) said() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed && s.err == nil
+// said waits for the write that is under way and reports whether a Close has gone out to this side, and if not, whether it may
+// still follow at the end of a frame.
+func (s *sink) said() (said, may bool) {
+	s.begin()
+	defer s.release()
+	return s.told && s.err == nil, !s.closed && s.err == nil
 }

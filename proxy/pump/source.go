@@ -9,8 +9,9 @@ import (
 // chunkSize is the largest piece that one read takes; large messages pass in such pieces.
 const chunkSize = 32 << 10
 
-// waitSize is the buffer in which a connection waits that cannot tell when it is readable: TLS, and systems without raw reads.
-const waitSize = 4 << 10
+// waitSize is the buffer in which a connection waits that cannot tell when it is readable: TLS, and systems without raw reads. A
+// read that fills it promises more; so it is a little larger than the blocks that programs like to write.
+const waitSize = 4<<10 + 1
 
 // headroom is what stands free before each chunk that a source gives: a frame header can be put in front without a copy, and
 // the bytes that a filter kept back fit there.
@@ -19,12 +20,14 @@ const headroom = 256
 // chunks are the buffers that connections borrow while bytes flow.
 var chunks = sync.Pool{New: func() any { return new([headroom + chunkSize]byte) }}
 
-// A taker is given each chunk. Before the read, held puts what belongs in front of the chunk behind the headroom's start and
-// returns its length.
+// maxRecord is the most that one read of a TLS connection gives (RFC 8446, section 5.1).
+const maxRecord = 16 << 10
+
+// A taker is given each chunk: n bytes behind the headroom of buf, which is lent until it returns whether it wants more.
 type taker func(buf []byte, n int) (more bool)
 
-// each gives every chunk that conn brings to take, in a buffer that is lent until take returns: its first headroom bytes are
-// free, then come n bytes. It returns nil when take wants no more, io.EOF at the end, or the error of the read.
+// each gives every chunk that conn brings to take. It returns nil when take wants no more, io.EOF at the end, or the error of
+// the read. A read deadline ends it also while bytes are still coming.
 func each(conn net.Conn, early []byte, take taker) error {
 	for len(early) > 0 {
 		buf := chunks.Get().(*[headroom + chunkSize]byte)
@@ -42,7 +45,7 @@ func each(conn net.Conn, early []byte, take taker) error {
 	return eachBlocking(conn, take)
 }
 
-// eachBlocking waits in a small buffer, and uses a large one for as long as reads fill it.
+// eachBlocking waits in a small buffer, and uses a large one for what does not fit.
 func eachBlocking(conn net.Conn, take taker) error {
 	small := make([]byte, headroom+waitSize)
 	for {
@@ -61,16 +64,17 @@ func eachBlocking(conn net.Conn, take taker) error {
 	}
 }
 
-// drain reads with a large buffer until a read fits the small one again.
+// drain reads into a large buffer what the small one had no room for. It goes on while reads come full, for then more is there;
+// else the next read would probably wait, and hold the large buffer as long.
 func drain(conn net.Conn, take taker) (more bool, err error) {
 	buf := chunks.Get().(*[headroom + chunkSize]byte)
 	defer chunks.Put(buf)
-	for {
+	for record := waitSize; ; record = 0 {
 		n, err := conn.Read(buf[headroom:])
 		if n > 0 && !take(buf[:], n) {
 			return false, nil
 		}
-		if err != nil || n < waitSize {
+		if record += n; err != nil || record != maxRecord && n != chunkSize {
 			return true, err
 		}
 	}

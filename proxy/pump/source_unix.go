@@ -3,14 +3,14 @@
 package pump
 
 import (
+	"errors"
 	"io"
 	"net"
 	"syscall"
 )
 
-// eachReady is each for connections of the operating system: they wait without a buffer. All reads happen inside one call of
-// RawConn.Read, whose callback returns false to wait for the next readiness; so a read that found the socket drained needs no
-// second one to learn that (the poller is edge-triggered and is not re-armed in between).
+// eachReady is each for connections of the operating system: they wait without a buffer. The reads happen inside RawConn.Read,
+// whose callback returns false to wait for the next readiness.
 func eachReady(conn net.Conn, take taker) (handled bool, err error) {
 	var raw syscall.RawConn
 	switch conn := conn.(type) {
@@ -25,33 +25,40 @@ func eachReady(conn net.Conn, take taker) (handled bool, err error) {
 		return true, err
 	}
 	var ended error
-	err = raw.Read(func(fd uintptr) (done bool) {
-		done, ended = readReady(int(fd), take)
-		return done
-	})
-	if ended != nil {
-		err = ended
+	ready := func(fd uintptr) (done bool) {
+		ended = readReady(int(fd), take)
+		return ended != syscall.EAGAIN
 	}
-	return true, err
+	for {
+		if err := raw.Read(ready); err != nil { // the deadline is over, or the connection was closed
+			return true, err
+		}
+		if ended != errBurst {
+			return true, ended
+		}
+	}
 }
 
-// readReady reads until the socket is drained, ends, or take wants no more.
-func readReady(fd int, take taker) (done bool, err error) {
+// A burst of reads is cut off after so many, to look at the deadline: a peer that never stops sending must not outlive it.
+const burst = 64
+
+var errBurst = errors.New("more may be ready")
+
+// readReady reads until the socket is drained (EAGAIN), ends, take wants no more (nil), or too much comes (errBurst).
+func readReady(fd int, take taker) error {
 	buf := chunks.Get().(*[headroom + chunkSize]byte)
 	defer chunks.Put(buf)
-	for {
+	for range burst {
 		n, err := syscall.Read(fd, buf[headroom:])
 		switch {
 		case err == syscall.EINTR:
-			continue
-		case err == syscall.EAGAIN:
-			return false, nil
 		case err != nil:
-			return true, err
+			return err
 		case n == 0:
-			return true, io.EOF
+			return io.EOF
 		case !take(buf[:], n):
-			return true, nil
+			return nil
 		}
 	}
+	return errBurst
 }

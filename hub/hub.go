@@ -48,11 +48,11 @@ type Info struct {
 
 // A Hub holds the live connections of one program. Its methods may be called at once.
 type Hub struct {
-	mu       sync.RWMutex // guards the following
-	conns    map[string]Conn
-	entering int           // handshakes under way
-	drain    *ws.Cause     // set once a drain has begun
-	empty    chan struct{} // closed when a drain has begun and nobody is left or entering
+	mu      sync.RWMutex // guards the following
+	conns   map[string]Conn
+	pending int           // handshakes under way, and ends that are still being told
+	drain   *ws.Cause     // set once a drain has begun
+	empty   chan struct{} // closed when a drain has begun and nothing is left or pending
 }
 
 // New gives an empty hub.
@@ -65,19 +65,19 @@ func (h *Hub) Enter() bool {
 	if h.drain != nil {
 		return false
 	}
-	h.entering++
+	h.pending++
 	return true
 }
 
-// Leave ends a handshake that Enter has let in. Its connection, if there is one, was added before.
+// Leave ends what Enter or Retire began. The connection of a handshake, if there is one, was added before.
 func (h *Hub) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.entering--
+	h.pending--
 	h.tellEmptyLocked()
 }
 
-// Add registers c until Remove. During a drain it is ended at once.
+// Add registers c until Retire. During a drain it is ended at once.
 func (h *Hub) Add(c Conn) {
 	h.mu.Lock()
 	h.conns[c.ID()] = c
@@ -88,12 +88,13 @@ func (h *Hub) Add(c Conn) {
 	}
 }
 
-// Remove takes c out. It may be called for a connection that is not there.
-func (h *Hub) Remove(c Conn) {
+// Retire takes c out; a drain waits for it until Leave, since somebody may have to be told of its end. It may be called for a
+// connection that is not there.
+func (h *Hub) Retire(c Conn) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.conns, c.ID())
-	h.tellEmptyLocked()
+	h.pending++
 }
 
 // Get finds a connection by its id.
@@ -169,7 +170,7 @@ func (h *Hub) beginDrain(cause ws.Cause) <-chan struct{} {
 
 // tellEmptyLocked closes empty once, when the last connection of a drain has gone.
 func (h *Hub) tellEmptyLocked() {
-	if h.empty == nil || len(h.conns)+h.entering > 0 {
+	if h.empty == nil || len(h.conns)+h.pending > 0 {
 		return
 	}
 	select {

@@ -39,7 +39,7 @@ func (f *fake) End(c ws.Cause) {
 	}
 	f.mu.Unlock()
 	if f.hub != nil {
-		f.hub.Remove(f)
+		remove(f.hub, f)
 	}
 }
 
@@ -64,13 +64,13 @@ func TestRegister(t *testing.T) {
 	if got := h.All(); !slices.Equal(got, []Conn{a, b, c}) {
 		t.Errorf("All() = %v, want them in the order of their ids", got)
 	}
-	h.Remove(b)
-	h.Remove(b) // it may come again
+	remove(h, b)
+	remove(h, b) // it may come again
 	if got, ok := h.Get("c_b"); ok {
 		t.Errorf("Get of a removed connection = %v", got)
 	}
 	if got := h.All(); h.Len() != 2 || !slices.Equal(got, []Conn{a, c}) {
-		t.Errorf("after Remove: Len() = %d, All() = %v", h.Len(), got)
+		t.Errorf("after Retire: Len() = %d, All() = %v", h.Len(), got)
 	}
 	for _, f := range []*fake{a, b, c} {
 		if causes, _ := f.end(); causes != nil {
@@ -162,19 +162,19 @@ func TestDrainEndsNewcomersAtOnce(t *testing.T) {
 		if causes, _ := late.end(); !slices.Equal(causes, []ws.Cause{shutdown}) {
 			t.Errorf("the newcomer was ended by %v, want the cause of the drain", causes)
 		}
-		h.Remove(old)
+		remove(h, old)
 		synctest.Wait()
 		select {
 		case err := <-done:
 			t.Fatalf("Drain returned %v before the newcomer had gone", err)
 		default:
 		}
-		h.Remove(late)
+		remove(h, late)
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
 		h.Add(late) // even after the drain, and it may not close a channel twice
-		h.Remove(late)
+		remove(h, late)
 		if causes, _ := late.end(); len(causes) != 2 {
 			t.Errorf("a connection added after the drain was ended by %v", causes)
 		}
@@ -190,7 +190,7 @@ func TestDrainReturnsWithTheLast(t *testing.T) {
 		go func() {
 			time.Sleep(time.Second)
 			for _, f := range fakes {
-				h.Remove(f)
+				remove(h, f)
 			}
 		}()
 		if err := h.Drain(t.Context(), time.Hour, shutdown); err != nil {
@@ -242,7 +242,7 @@ func TestRace(t *testing.T) {
 				if i%50 == 0 {
 					h.All()
 				}
-				h.Remove(f)
+				remove(h, f)
 			}
 		})
 	}
@@ -292,4 +292,10 @@ func TestADrainWaitsForHandshakesUnderWay(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Fatal(err)
 	}
+}
+
+// remove takes a connection out whose end nobody has to be told of.
+func remove(h *Hub, c Conn) {
+	h.Retire(c)
+	h.Leave()
 }

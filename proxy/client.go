@@ -120,10 +120,11 @@ func (c *Client) giveBack() {
 	c.place.release()
 }
 
-// leave is the last of a client: its backend is told, and then nobody knows it any more.
+// leave is the last of a client: nobody finds it any more, its backend is told, and then a drain need not wait for it.
 func (c *Client) leave(cause ws.Cause) {
 	defer c.cancel()
-	defer c.proxy.Hub.Remove(c)
+	c.proxy.Hub.Retire(c)
+	defer c.proxy.Hub.Leave()
 	defer c.rescue("reporting the end of")
 	if r, ok := c.session.(Reporter); ok {
 		r.Report(cause)

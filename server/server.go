@@ -116,7 +116,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Drain+afterDrain)
 	defer cancel()
 	if err := s.hub.Drain(ctx, s.config.Drain, ws.Cause{Kind: ws.ShuttingDown}); err != nil {
-		return fmt.Errorf("drain: %d sockets are left: %w", s.hub.Len(), err)
+		return fmt.Errorf("drain: %d sockets are left, and applications may not know of every end: %w", s.hub.Len(), err)
 	}
 	s.log.Info("drained")
 	return nil

@@ -292,8 +292,8 @@ func dial(t testing.TB, network, address string) (ours, theirs net.Conn) {
 func secure(t testing.TB, k kind, ours, theirs net.Conn, serves bool) (_, _ net.Conn) {
 	t.Helper()
 	version := map[kind]uint16{tls12: tls.VersionTLS12, tls13: tls.VersionTLS13}[k]
-	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, MaxVersion: version}
-	client := &tls.Config{InsecureSkipVerify: true, MaxVersion: version}
+	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, MaxVersion: version, DynamicRecordSizingDisabled: true}
+	client := &tls.Config{InsecureSkipVerify: true, MaxVersion: version, DynamicRecordSizingDisabled: true}
 	var a, b *tls.Conn
 	if serves {
 		a, b = tls.Server(ours, server), tls.Client(theirs, client)

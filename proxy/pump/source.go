@@ -64,8 +64,8 @@ func eachBlocking(conn net.Conn, take taker) error {
 	}
 }
 
-// drain reads into a large buffer what the small one had no room for. It goes on while reads come full, for then more is there;
-// else the next read would probably wait, and hold the large buffer as long.
+// drain reads into a large buffer what the small one had no room for. It goes on while reads, or TLS records, come full, for then
+// there is most likely more; else the next read would most likely wait, and hold the large buffer as long.
 func drain(conn net.Conn, take taker) (more bool, err error) {
 	buf := chunks.Get().(*[headroom + chunkSize]byte)
 	defer chunks.Put(buf)

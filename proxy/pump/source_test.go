@@ -79,7 +79,7 @@ func TestDeadlineEndsAFlood(t *testing.T) {
 // Over TLS a connection waits for the next message in the small buffer, and it is given every byte before it waits.
 func TestWaitsInTheSmallBuffer(t *testing.T) {
 	t.Parallel()
-	for _, size := range []int{1, 4 << 10, 8<<10 + 14, 16 << 10, 20000, 64<<10 + 8, 100000} {
+	for _, size := range []int{1, 4 << 10, 8<<10 + 14, 16<<10 + 8, 20000, 64<<10 + 8, 100000} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			t.Parallel()
 			inner, theirs := tls13.pair(t, true)

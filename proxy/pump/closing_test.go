@@ -383,9 +383,7 @@ func TestPanicEndsTheSocket(t *testing.T) {
 	t.Run("in Done", func(t *testing.T) {
 		t.Parallel()
 		r := startLink(t, quiet())
-		for range 3 {
-			r.push(ws.Message{Op: ws.Text, Data: []byte("x"), Done: func(error) { panic("a fault") }})
-		}
+		r.push(ws.Message{Op: ws.Text, Data: []byte("x"), Done: func(error) { panic("a fault") }})
 		r.client.want(true, ws.Text, "x")
 		r.backend.wantClose(1011, "internal error")
 		r.client.Close()

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -80,7 +81,7 @@ func (m *Messages) read() (ws.Message, error) {
 	if err != nil {
 		return ws.Message{}, err
 	}
-	data, err := io.ReadAll(r)
+	data, err := readAll(r)
 	if err != nil {
 		return ws.Message{}, err
 	}
@@ -88,6 +89,17 @@ func (m *Messages) read() (ws.Message, error) {
 		return ws.Message{}, ws.Cause{Kind: ws.ClientEncoding}
 	}
 	return ws.Message{Op: ws.Opcode(op), Data: data}, nil
+}
+
+// assembling lends buffers in which messages grow: each is then copied once, in its size, and leaves no smaller ones behind.
+var assembling = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+func readAll(r io.Reader) ([]byte, error) {
+	buf := assembling.Get().(*bytes.Buffer)
+	defer assembling.Put(buf)
+	buf.Reset()
+	_, err := buf.ReadFrom(r)
+	return bytes.Clone(buf.Bytes()), err
 }
 
 func (m *Messages) take(msg ws.Message, handle func(ws.Message) error) error {

@@ -90,8 +90,13 @@ func TestADeadPeerIsNoticed(t *testing.T) {
 				t.Fatal(err)
 			}
 			living := e.dial("/", nil)
-			go living.ReadMessage() // gorilla answers pings while it reads
-			time.Sleep(500 * time.Millisecond)
+			pings := make(chan struct{}, 100)
+			answer := living.PingHandler()
+			living.SetPingHandler(func(payload string) error { pings <- struct{}{}; return answer(payload) })
+			go living.ReadMessage() // answers pings
+			for range 4 {           // the fourth comes after the pong of the first was due
+				<-pings
+			}
 			if _, text := e.get("/v1/connections"); !strings.Contains(text, `"route":"r"`) {
 				t.Fatal("a client that answers pings was closed")
 			}

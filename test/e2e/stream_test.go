@@ -92,8 +92,7 @@ routes:
   - {name: r, tcp: {message: text, to: "`+tcpBackend(t, func(conn *net.TCPConn) {
 		conn.SetNoDelay(true)
 		for _, b := range []byte("snow ☃ and \xff junk 𝄞") {
-			conn.Write([]byte{b})
-			time.Sleep(2 * time.Millisecond) // each byte a read of its own, most likely
+			conn.Write([]byte{b}) // many a read of its own
 		}
 	})+`"}}
 `)
@@ -211,7 +210,7 @@ func TestLingerIsBounded(t *testing.T) {
 routes:
   - {name: r, tcp: {to: "`+tcpBackend(t, func(conn *net.TCPConn) {
 				io.Copy(io.Discard, conn)
-				time.Sleep(patience) // never ends by itself; the clean-up of the test ends it
+				<-t.Context().Done() // it never ends by itself
 			})+`", framing: `+framing+`, close: {linger: 200ms}}}
 `)
 			conn := e.dial("/", nil)

@@ -56,6 +56,9 @@ func TestEveryCauseTellsBothSides(t *testing.T) {
 			answer(r.client, want.client, want.reason)
 			answer(r.backend, want.backend, want.reason)
 			r.wantCause(cause)
+			if r.took > busy {
+				t.Errorf("Close took %v", r.took)
+			}
 		})
 	}
 }
@@ -301,7 +304,7 @@ func (r *rig) wantInTime(o Options) {
 func TestCloseReturnsInTime(t *testing.T) {
 	t.Parallel()
 	o := quiet()
-	o.WriteTimeout, o.CloseTimeout = 0, 200*time.Millisecond
+	o.CloseTimeout = 200 * time.Millisecond
 	large := func(p *peer) []byte { return p.frame(true, ws.Binary, strings.Repeat("x", 1<<20)).append(nil) }
 	states := []struct {
 		name    string
@@ -332,7 +335,11 @@ func TestCloseReturnsInTime(t *testing.T) {
 			t.Parallel()
 			var rigs []*rig
 			for _, kinds := range [][2]kind{{plain, plain}, {tls13, tls12}, {plain, unix}, {pipe, pipe}} {
-				for _, stream := range []bool{false, true} {
+				for i := range 4 {
+					stream := i&1 == 0
+					if o.WriteTimeout = 0; i&2 == 0 {
+						o.WriteTimeout = patience
+					}
 					r := newLinkRig(t, o, kinds[0], kinds[1], Backend{Stream: stream, Message: ws.Binary})
 					r.link.Start()
 					state.prepare(r)

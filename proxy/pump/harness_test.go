@@ -147,6 +147,13 @@ func newPeer(t testing.TB, conn net.Conn, masked bool) *peer {
 	return &peer{Conn: conn, t: t, r: bufio.NewReader(conn), masked: masked}
 }
 
+// impatient makes reads fail that take too long, but on a pipe, which may run on fake time.
+func (p *peer) impatient(k kind) {
+	if k != pipe {
+		p.SetReadDeadline(time.Now().Add(patience))
+	}
+}
+
 // frame is a frame as this peer sends it.
 func (p *peer) frame(fin bool, op ws.Opcode, payload string) frame {
 	f := frame{fin: fin, op: op, masked: p.masked, payload: payload}
@@ -353,6 +360,7 @@ func newRig(t testing.TB, o Options, clients kind) *rig {
 	r.options.Store(&o)
 	ours, theirs := clients.pair(t, true)
 	r.client = newPeer(t, theirs, true)
+	r.client.impatient(clients)
 	r.socket = &Socket{
 		Conn: ours, Options: r.options.Load, Counters: NewCounters(nil), Outbox: new(Outbox),
 		Log: slog.New(slog.DiscardHandler), End: r.end, Ending: r.ending,
@@ -368,6 +376,7 @@ func newLinkRig(t testing.TB, o Options, clients, backends kind, to Backend) *ri
 	var theirs net.Conn
 	r.ours, theirs = backends.pair(t, false)
 	r.backend = newPeer(t, theirs, false)
+	r.backend.impatient(backends)
 	to.Conn = r.ours
 	r.link = NewLink(r.socket, to)
 	close(r.driven)

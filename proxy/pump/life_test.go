@@ -274,6 +274,21 @@ func TestAnUnansweredCloseEndsInTime(t *testing.T) {
 	})
 }
 
+// What a client sends after its stream has ended is discarded for as long as it may take to close.
+func TestAfterTheStreamsEndTheClientMayGoOn(t *testing.T) {
+	inBubble(t, quiet(), Backend{Stream: true, Message: ws.Binary}, func(t *testing.T, r *rig) {
+		r.backend.Close()
+		r.client.wantClose(1000, "")
+		for range 3 {
+			time.Sleep(5 * time.Second)
+			r.client.send(true, ws.Binary, "for nobody")
+		}
+		r.client.sendClose(1000, "")
+		r.wantCause(ws.BackendClosed)
+		r.wantCounts(0, 0, 0, 0)
+	})
+}
+
 func TestOurCloseWaitsForTheAnswers(t *testing.T) {
 	o := quiet()
 	o.CloseTimeout = 10 * time.Second

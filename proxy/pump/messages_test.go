@@ -130,11 +130,10 @@ func TestMessagesEnd(t *testing.T) {
 func TestMessagesWriteAndFlushAtOnce(t *testing.T) {
 	t.Parallel()
 	r := startMessages(t, quiet(), nothing)
-	var wg sync.WaitGroup
-	var done atomic.Int64
+	var wg, writing sync.WaitGroup
 	const writers = 4
 	for w := range writers {
-		wg.Go(func() {
+		writing.Go(func() {
 			for i := range relayed {
 				text := fmt.Sprintf("writer %d %d", w, i)
 				if err := r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte(text + strings.Repeat(" ", i*20))}); err != nil {
@@ -143,24 +142,62 @@ func TestMessagesWriteAndFlushAtOnce(t *testing.T) {
 			}
 		})
 	}
-	wg.Go(func() { r.pushAll(&done) })
+	sent := make(chan struct{})
+	var pushes int64
+	wg.Go(func() { pushes = r.pushUntil(sent) })
 	wg.Go(func() {
-		for i := range pings {
+		for i := range 300 {
 			r.msgs.ping([8]byte{'o', 'w', 'n', ' ', byte(i)})
 		}
 	})
+	go func() {
+		writing.Wait()
+		close(sent)
+		wg.Wait()
+		r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("end")})
+	}()
 	next := make(map[string]int)
-	for range writers*relayed + pushes {
+	for {
 		f := r.client.next()
+		if f.payload == "end" {
+			break
+		}
 		name, number, _ := cutLast(strings.TrimRight(f.payload, " "))
 		if number != strconv.Itoa(next[name]) || !f.fin || f.op != ws.Text {
 			t.Fatalf("%v came in place of number %d", f, next[name])
 		}
 		next[name]++
 	}
-	wg.Wait()
-	if done.Load() != pushes {
-		t.Errorf("Done was called %d times with nil for %d messages", done.Load(), pushes)
+	total := 0
+	for _, n := range next {
+		total += n
+	}
+	if want := writers*relayed + int(pushes); total != want {
+		t.Errorf("%d messages came of %d", total, want)
+	}
+}
+
+// A client that breaks a rule while it is written to is ended for that, and not as one that is gone.
+func TestMessagesBrokenWhileWriting(t *testing.T) {
+	t.Parallel()
+	o := quiet()
+	o.MessageSize = 10
+	for range 30 {
+		r := startMessages(t, o, nothing)
+		go func() {
+			for {
+				if err := r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("x")}); err != nil {
+					r.socket.EndBy(err)
+					return
+				}
+			}
+		}()
+		r.client.next()
+		r.client.send(true, ws.Text, "eleven bytes")
+		for f := r.client.next(); f.op != ws.Close; f = r.client.next() {
+		}
+		r.client.wantEnd()
+		r.wantCause(ws.ClientTooBig)
 	}
 }
 

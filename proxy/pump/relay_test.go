@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"bridgehead/ws"
@@ -33,11 +32,7 @@ const (
 	pinged = "own "
 )
 
-const (
-	relayed = 400 // messages each way
-	pushes  = 300
-	pings   = 300
-)
+const relayed = 400 // messages each way
 
 func relayBothWays(t *testing.T, clients, backends kind) {
 	seed := rand.Uint64()
@@ -49,12 +44,15 @@ func relayBothWays(t *testing.T, clients, backends kind) {
 	go func() { gotUp <- r.backend.collect(seed) }()
 	go func() { gotDown <- r.client.collect(seed) }()
 	r.link.Start()
-	var wg sync.WaitGroup
-	wg.Go(func() { r.client.dribble(wire(up), seed+2) })
-	wg.Go(func() { r.backend.dribble(wire(down)[len(early):], seed+3) })
-	var done atomic.Int64
-	wg.Go(func() { r.pushAll(&done) })
-	wg.Go(func() { r.pingAll() })
+	var sending, wg sync.WaitGroup
+	sending.Go(func() { r.client.dribble(wire(up), seed+2) })
+	sending.Go(func() { r.backend.dribble(wire(down)[len(early):], seed+3) })
+	sent := make(chan struct{})
+	var pushes int64
+	wg.Go(func() { pushes = r.pushUntil(sent) })
+	wg.Go(func() { r.pingUntil(sent) })
+	sending.Wait()
+	close(sent)
 	wg.Wait()
 	up, down = append(up, r.client.frame(true, ws.Text, "end")), append(down, r.backend.frame(true, ws.Text, "end"))
 	r.client.send(true, ws.Text, "end")
@@ -62,9 +60,6 @@ func relayBothWays(t *testing.T, clients, backends kind) {
 
 	compare(t, "backend", up, <-gotUp)
 	compare(t, "client", down, <-gotDown)
-	if done.Load() != pushes {
-		t.Errorf("Done was called %d times with nil for %d messages", done.Load(), pushes)
-	}
 	r.client.sendClose(4001, "enough")
 	r.backend.wantClose(4001, "enough")
 	r.backend.sendClose(4001, "enough")
@@ -76,7 +71,7 @@ func relayBothWays(t *testing.T, clients, backends kind) {
 	r.wantCause(ws.ClientClosed)
 	messagesIn, bytesIn := sum(up)
 	messagesOut, bytesOut := sum(down)
-	r.wantCounts(messagesIn, bytesIn, messagesOut+pushes, bytesOut+pushBytes())
+	r.wantCounts(messagesIn, bytesIn, messagesOut+pushes, bytesOut+pushBytes(pushes))
 }
 
 // traffic is a random sequence of messages and control frames.
@@ -124,9 +119,9 @@ func sum(frames []frame) (messages, bytes int64) {
 	return messages, bytes
 }
 
-func pushBytes() (n int64) {
+func pushBytes(pushes int64) (n int64) {
 	for i := range pushes {
-		n += int64(len(pushed + strconv.Itoa(i)))
+		n += int64(len(pushed) + len(strconv.FormatInt(i, 10)))
 	}
 	return n
 }
@@ -190,30 +185,42 @@ func compare(t *testing.T, who string, want, got []frame) {
 	}
 }
 
-// pushAll sends numbered messages, as fast as the outbox takes them.
-func (r *rig) pushAll(done *atomic.Int64) {
-	room := make(chan struct{}, outboxMessages/2)
-	for i := range pushes {
+// pushUntil sends numbered messages, a few at a time, and waits until all have been sent.
+func (r *rig) pushUntil(enough <-chan struct{}) (pushes int64) {
+	room := make(chan struct{}, 3)
+	for more := true; more && pushes < 5000; pushes++ {
 		room <- struct{}{}
-		m := ws.Message{Op: ws.Text, Data: []byte(pushed + strconv.Itoa(i)), Done: func(err error) {
-			if err == nil {
-				done.Add(1)
+		m := ws.Message{Op: ws.Text, Data: []byte(pushed + strconv.FormatInt(pushes, 10)), Done: func(err error) {
+			if err != nil {
+				r.t.Errorf("a push is done with %v", err)
 			}
 			<-room
 		}}
 		if err := r.push(m); err != nil {
-			r.t.Errorf("push %d: %v", i, err)
+			r.t.Errorf("push %d: %v", pushes, err)
+		}
+		select {
+		case <-enough:
+			more = false
+		default:
 		}
 	}
-	for range cap(room) { // until the last is done
+	for range cap(room) {
 		room <- struct{}{}
 	}
+	return pushes
 }
 
-func (r *rig) pingAll() {
-	for i := range pings {
+// pingUntil sends pings of ours to both sides.
+func (r *rig) pingUntil(enough <-chan struct{}) {
+	for i := range 5000 {
 		for _, to := range r.link.ends {
 			to.sink.insert(ws.AppendFrame(nil, ws.Ping, []byte(pinged+strconv.Itoa(i)), to.side == backend))
+		}
+		select {
+		case <-enough:
+			return
+		default:
 		}
 	}
 }

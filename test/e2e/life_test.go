@@ -81,7 +81,7 @@ routes:
 
 func TestADeadPeerIsNoticed(t *testing.T) {
 	t.Parallel()
-	for name, route := range bridges(t, `socket: {ping: 100ms, pong: 200ms}`) {
+	for name, route := range bridges(t, `socket: {ping: 100ms, pong: 200ms, close_timeout: 300ms}`) {
 		t.Run("client of "+name, func(t *testing.T) {
 			t.Parallel()
 			e := start(t, "routes:\n  - {name: r, "+route+"}\n")

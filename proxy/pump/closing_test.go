@@ -333,6 +333,7 @@ func TestCloseReturnsInTime(t *testing.T) {
 	for _, state := range states {
 		t.Run(state.name, func(t *testing.T) {
 			t.Parallel()
+			o := o // the states run at once
 			var rigs []*rig
 			for _, kinds := range [][2]kind{{plain, plain}, {tls13, tls12}, {plain, unix}, {pipe, pipe}} {
 				for i := range 4 {

@@ -20,7 +20,7 @@ func HangUp(conn net.Conn) {
 		return
 	}
 	conn.SetReadDeadline(time.Time{})
-	io.Copy(io.Discard, conn)
+	_, _ = io.Copy(io.Discard, conn) // however it ends, the connection is closed now
 }
 
 // CloseWrite ends the sending half: close_notify where there is TLS, then FIN. A connection that has no halves is closed.

@@ -254,7 +254,9 @@ func (l *Link) copyStream(from, to *end) {
 		return l.passMessage(from, to, buf, payload) == nil
 	})
 	if err == io.EOF {
-		l.passMessage(from, to, nil, cut.rest())
+		if failed := l.passMessage(from, to, nil, cut.rest()); failed != nil {
+			return // the sink has told
+		}
 	}
 	if err != nil {
 		l.lost(from, err, false)

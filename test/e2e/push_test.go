@@ -105,7 +105,10 @@ routes:
 	if err := subset(e.closedLine("rooms"), map[string]any{"user": "ann", "cause": "backend closed", "by": "backend", "code": 4000}); err != nil {
 		t.Error(err)
 	}
-	if n := len(app.heard("close")); n != 1 { // the line is written after the application was told
+	if err := e.terminate(); err != nil { // which waits until the application was told
+		t.Errorf("exit: %v", err)
+	}
+	if n := len(app.heard("close")); n != 1 {
 		t.Errorf("the application heard %d times of the end", n)
 	}
 }
@@ -203,7 +206,9 @@ routes:
 		}
 	}
 	hangUp(t, e.dial("/frank", nil), 1000, "")
-	e.closedLine("frank")
+	if err := e.terminate(); err != nil { // which waits until the application was told
+		t.Errorf("exit: %v", err)
+	}
 	if n := len(app.heard("close")); n != 1 { // a client that was refused has no end
 		t.Errorf("the application heard of %d ends, want that of the one who came in", n)
 	}

@@ -47,11 +47,12 @@ routes:
 		t.Fatalf("subprotocol %q", conn.Subprotocol())
 	}
 	want := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	go func() {
+	var writing sync.WaitGroup
+	writing.Go(func() {
 		for part := range chunksOf(want, 100_000) {
 			conn.WriteMessage(websocket.BinaryMessage, part)
 		}
-	}()
+	})
 	var got []byte
 	for len(got) < len(want) {
 		kind, data, err := conn.ReadMessage()
@@ -60,6 +61,7 @@ routes:
 		}
 		got = append(got, data...)
 	}
+	writing.Wait()
 	if !bytes.Equal(got, want) {
 		t.Fatal("the bytes changed")
 	}

@@ -181,8 +181,9 @@ func (l *life) deadlinesLocked(now time.Time, o *Options) (cause ws.Cause, next 
 		}
 		cause = cmpOr(cause, then)
 	}
-	if !l.closeBy.IsZero() {
+	if !l.closeBy.IsZero() { // the socket is ending, and by this cause
 		deadline(l.closeBy, l.closing)
+		return cause, next
 	}
 	if o.Idle > 0 {
 		deadline(l.active.Add(o.Idle), ws.Cause{Kind: ws.IdleTimeout})

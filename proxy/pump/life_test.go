@@ -277,6 +277,8 @@ func TestAnUnansweredCloseEndsInTime(t *testing.T) {
 // What a client sends after its stream has ended is discarded for as long as it may take to close.
 func TestAfterTheStreamsEndTheClientMayGoOn(t *testing.T) {
 	inBubble(t, quiet(), Backend{Stream: true, Message: ws.Binary}, func(t *testing.T, r *rig) {
+		r.client.send(true, ws.Binary, "data")
+		r.backend.read(4)
 		r.backend.Close()
 		r.client.wantClose(1000, "")
 		for range 3 {
@@ -285,7 +287,22 @@ func TestAfterTheStreamsEndTheClientMayGoOn(t *testing.T) {
 		}
 		r.client.sendClose(1000, "")
 		r.wantCause(ws.BackendClosed)
-		r.wantCounts(0, 0, 0, 0)
+		r.wantCounts(1, 4, 0, 0)
+	})
+}
+
+// A socket that a side has closed is not idle, nor too old.
+func TestAClosingSocketIsNotIdle(t *testing.T) {
+	o := quiet()
+	o.CloseTimeout, o.Idle, o.Lifetime = 10*time.Second, time.Minute, time.Minute
+	inBubble(t, o, Backend{}, func(t *testing.T, r *rig) {
+		start := time.Now()
+		time.Sleep(53 * time.Second) // a lifetime has at least 54
+		r.client.sendClose(1000, "")
+		r.backend.wantClose(1000, "")
+		r.client.wantClose(1000, "")
+		wantAfter(t, start, 63*time.Second, "closed")
+		r.wantCause(ws.ClientClosed)
 	})
 }
 

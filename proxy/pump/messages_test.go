@@ -177,28 +177,30 @@ func TestMessagesWriteAndFlushAtOnce(t *testing.T) {
 	}
 }
 
-// A client that breaks a rule while it is written to is ended for that, and not as one that is gone.
+// A client that breaks a rule while it is written to is ended for that: a Write that meets the Close which says so waits for it.
 func TestMessagesBrokenWhileWriting(t *testing.T) {
 	t.Parallel()
 	o := quiet()
 	o.MessageSize = 10
-	for range 30 {
-		r := startMessages(t, o, nothing)
-		go func() {
-			for {
-				if err := r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("x")}); err != nil {
-					r.socket.EndBy(err)
-					return
-				}
-			}
-		}()
-		r.client.next()
-		r.client.send(true, ws.Text, "eleven bytes")
-		for f := r.client.next(); f.op != ws.Close; f = r.client.next() {
-		}
-		r.client.wantEnd()
-		r.wantCause(ws.ClientTooBig)
+	r := newRig(t, o, plain)
+	r.msgs = NewMessages(r.socket)
+	close(r.driven)
+	r.client.send(true, ws.Text, "eleven bytes")
+	cause := r.msgs.Serve(func(ws.Message) error { return nil })
+	wrote := make(chan error, 1)
+	go func() { wrote <- r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("x")}) }()
+	select {
+	case err := <-wrote:
+		t.Errorf("Write returned %v before the socket had ended", err)
+	case <-time.After(50 * time.Millisecond):
 	}
+	r.socket.End(cause)
+	if err := <-wrote; err == nil {
+		t.Error("wrote after a Close")
+	}
+	r.client.wantClose(1009, "")
+	r.client.wantEnd()
+	r.wantCause(ws.ClientTooBig)
 }
 
 func cutLast(s string) (before, after string, found bool) {

@@ -76,20 +76,12 @@ func (t *Table) first(candidates []int, best int, listener string, r *request) i
 	return best
 }
 
-// On serves the requests that come to a listener by their routes, with the captures set as path values. What matches no route is
-// answered by [NotFound].
-func (t *Table) On(listener string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		m, ok := t.Match(listener, r)
-		if !ok {
-			NotFound(w, r)
-			return
-		}
-		for _, c := range m.Captures {
-			r.SetPathValue(c.Name, c.Value)
-		}
-		m.Route.Handler.ServeHTTP(w, r)
-	})
+// ServeHTTP serves the request that was matched by its route, with the captures set as path values.
+func (m Match) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for _, c := range m.Captures {
+		r.SetPathValue(c.Name, c.Value)
+	}
+	m.Route.Handler.ServeHTTP(w, r)
 }
 
 // NotFound answers 404. After a refused upgrade the connection is closed: what the client sends next may not be HTTP.

@@ -72,9 +72,14 @@ func TestListeners(t *testing.T) {
 	}
 }
 
-func TestOnSetsCaptures(t *testing.T) {
+func TestAMatchServesWithItsCaptures(t *testing.T) {
 	t.Parallel()
-	server := httptest.NewServer(table(t, "/other", "/{a}/{b...}").On("public"))
+	routes := table(t, "/other", "/{a}/{b...}")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m, ok := routes.Match("public", r); ok {
+			m.ServeHTTP(w, r)
+		}
+	}))
 	defer server.Close()
 	resp, err := http.Get(server.URL + "/x%2Fy/p/q")
 	if err != nil {
@@ -95,7 +100,7 @@ func TestNotFound(t *testing.T) {
 			r.Header.Set("Upgrade", upgrade)
 		}
 		w := httptest.NewRecorder()
-		table(t, "/ws").On("").ServeHTTP(w, r)
+		NotFound(w, r)
 		if w.Code != http.StatusNotFound || (w.Header().Get("Connection") == "close") != closed {
 			t.Errorf("upgrade %q: %d, Connection %q; want 404 and close: %t", upgrade, w.Code, w.Header().Get("Connection"), closed)
 		}

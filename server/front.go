@@ -139,10 +139,7 @@ func (s *Server) root(o *config.Listener) http.Handler {
 			routes.NotFound(w, r)
 			return
 		}
-		for _, c := range match.Captures {
-			r.SetPathValue(c.Name, c.Value)
-		}
-		match.Route.Handler.ServeHTTP(w, r)
+		match.ServeHTTP(w, r)
 	})
 }
 

@@ -28,9 +28,6 @@ const grace = 250 * time.Millisecond
 //go:embed index.html
 var page []byte
 
-// Page is the demo's page, one file of HTML that loads nothing else.
-func Page() []byte { return page }
-
 // Backends are the running backends. Their fields may be changed until Config is called, and only read afterwards.
 type Backends struct {
 	// Dir is a temporary directory for the page and for the bridge's state. It is removed when the demo has ended.

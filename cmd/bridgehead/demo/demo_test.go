@@ -120,7 +120,7 @@ func golden(t *testing.T, name, got string) {
 // The page forbids every script and style but its own: a stale hash would leave it dead and bare.
 func TestPageHoldsTheHashesOfItsScriptAndStyle(t *testing.T) {
 	t.Parallel()
-	text := string(Page())
+	text := string(page)
 	for _, tag := range []string{"script", "style"} {
 		parts := regexp.MustCompile(`(?s)<`+tag+`>(.*?)</`+tag+`>`).FindAllStringSubmatch(text, -1)
 		if len(parts) != 1 {
@@ -136,7 +136,7 @@ func TestPageHoldsTheHashesOfItsScriptAndStyle(t *testing.T) {
 func TestPageLoadsNothing(t *testing.T) {
 	t.Parallel()
 	for _, forbidden := range []string{`src="`, "@import", "url(", "http://www.w3.org/1999", "https://cdn", " style=", " onclick="} {
-		if strings.Contains(string(Page()), forbidden) {
+		if strings.Contains(string(page), forbidden) {
 			t.Errorf("the page contains %q", forbidden)
 		}
 	}

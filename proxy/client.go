@@ -114,16 +114,16 @@ func (c *Client) abandon(err error) {
 	c.leave(cause)
 }
 
-// giveBack frees what the client held.
+// giveBack frees what the client held. From now on nobody finds it, but a drain waits until it leaves.
 func (c *Client) giveBack() {
+	c.proxy.Hub.Retire(c)
 	c.Outbox.Close()
 	c.place.release()
 }
 
-// leave is the last of a client: nobody finds it any more, its backend is told, and then a drain need not wait for it.
+// leave is the last of a client: its backend is told.
 func (c *Client) leave(cause ws.Cause) {
 	defer c.cancel()
-	c.proxy.Hub.Retire(c)
 	defer c.proxy.Hub.Leave()
 	defer c.rescue("reporting the end of")
 	if r, ok := c.session.(Reporter); ok {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -74,12 +75,18 @@ func (s *lines) awaitEnd() {
 	}
 }
 
+// outgoing lends the buffers in which messages get the end of their line.
+var outgoing = sync.Pool{New: func() any { return new([]byte) }}
+
 // write sends one line. While it waits, the client is not read.
 func (s *lines) write(m ws.Message) error {
-	line, err := appendLine(nil, m.Data)
+	buf := outgoing.Get().(*[]byte)
+	defer outgoing.Put(buf)
+	line, err := appendLine((*buf)[:0], m.Data)
 	if err != nil {
 		return ws.Cause{Kind: ws.ClientContent, Err: err}
 	}
+	*buf = line
 	var by time.Time
 	if timeout := s.client.Options().WriteTimeout; timeout > 0 {
 		by = time.Now().Add(timeout)

@@ -17,6 +17,8 @@ COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/
 COPY --from=build /out/bridgehead /bridgehead
 COPY --from=build --chown=65532:65532 /out/state /var/lib/bridgehead
 USER 65532:65532
+# Where `state` is when the configuration does not say: this user has no home.
+ENV STATE_DIRECTORY=/var/lib/bridgehead
 VOLUME /var/lib/bridgehead
 EXPOSE 80 443
 HEALTHCHECK CMD ["/bridgehead", "health"]

@@ -22,40 +22,22 @@ type Keepalive struct {
 	Timeout  time.Duration // the peer is dead when nothing came for so long after a ping; 0: never
 
 	last    time.Time // when something came or a ping went, whichever was later
-	paused  time.Time // since when the side is not read; zero: it is
 	waiting bool      // a ping went and nothing came since
 	pending bool      // payload was not answered yet: the next ping repeats it, so that the answer to either is known
 	payload [8]byte   // of the last ping; zero: there was none
 }
 
-// Seen says that bytes came, of whatever kind: the peer lives.
+// Seen says that bytes came, of whatever kind: the peer lives. While its owner does not read a side, whose pongs cannot be seen
+// then, it says so too.
 func (k *Keepalive) Seen(now time.Time) {
 	k.last = now
 	k.waiting = false
 }
 
-// Pause says that the side is not read from now on: its pongs cannot be seen, so the clock stands still.
-func (k *Keepalive) Pause(now time.Time) {
-	if k.paused.IsZero() {
-		k.paused = now
-	}
-}
-
-// Resume says that the side is read again: what was due is due later by the pause. Ask Advance anew.
-func (k *Keepalive) Resume(now time.Time) {
-	if k.paused.IsZero() {
-		return
-	}
-	if !k.last.IsZero() {
-		k.last = k.last.Add(now.Sub(k.paused))
-	}
-	k.paused = time.Time{}
-}
-
-// Advance says what is due now, and when to ask again; zero is never, or not before Resume. The clock starts with the first
-// call. Asking early or often changes nothing.
+// Advance says what is due now, and when to ask again; zero is never. The clock starts with the first call.
+// Asking early or often changes nothing.
 func (k *Keepalive) Advance(now time.Time) (Beat, time.Time) {
-	if k.Interval <= 0 || !k.paused.IsZero() {
+	if k.Interval <= 0 {
 		return Rest, time.Time{}
 	}
 	if k.last.IsZero() {

@@ -10,7 +10,7 @@ func TestKeepalive(t *testing.T) {
 	const never = -1
 	type step struct {
 		at   int    // seconds
-		do   string // seen, pause, resume; "": nothing
+		do   string // seen; "": nothing
 		beat Beat   // what Advance says then
 		next int    // seconds
 	}
@@ -34,31 +34,14 @@ func TestKeepalive(t *testing.T) {
 		{"no timeout, pings without end", Keepalive{Interval: 30 * time.Second}, []step{
 			{0, "", Rest, 30}, {30, "", SendPing, 60}, {60, "", SendPing, 90}, {90, "", SendPing, 120},
 		}},
-		{"a pause suspends the deadline of a ping", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
-			{0, "", Rest, 30}, {30, "", SendPing, 50}, {40, "pause", Rest, never}, {100, "", Rest, never}, {100, "resume", Rest, 110}, {110, "", Dead, never},
-		}},
-		{"a pause puts the next ping off", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
-			{0, "", Rest, 30}, {10, "pause", Rest, never}, {60, "resume", Rest, 80}, {80, "", SendPing, 100},
-		}},
-		{"a second pause inside a pause changes nothing", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
-			{0, "", Rest, 30}, {10, "pause", Rest, never}, {15, "pause", Rest, never}, {20, "resume", Rest, 40}, {25, "resume", Rest, 40},
-		}},
-		{"a pause before the first question", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
-			{5, "pause", Rest, never}, {10, "resume", Rest, 40},
-		}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			t.Parallel()
 			start := time.Now()
 			for _, s := range c.steps {
 				now := start.Add(time.Duration(s.at) * time.Second)
-				switch s.do {
-				case "seen":
+				if s.do == "seen" {
 					c.k.Seen(now)
-				case "pause":
-					c.k.Pause(now)
-				case "resume":
-					c.k.Resume(now)
 				}
 				want := start.Add(time.Duration(s.next) * time.Second)
 				if s.next == never {

@@ -56,10 +56,7 @@ func (a *account) take(messages, bytes int, now time.Time) (time.Duration, *Exce
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.Before(a.clock) {
-		now = a.clock
-	}
-	a.clock = now
+	now = a.tickLocked(now)
 	pause := charge(&a.messages, rule.Messages, messages, now)
 	what, limit := "messages", rule.Messages
 	if p := charge(&a.bytes, rule.Bytes, bytes, now); p > pause {
@@ -69,6 +66,27 @@ func (a *account) take(messages, bytes int, now time.Time) (time.Duration, *Exce
 		return 0, &Exceeded{Rule: "per " + rule.Per, What: what, Limit: limit.String(), RetryAfter: pause}
 	}
 	return pause, nil
+}
+
+// debt is how long a client that is throttled has to pause.
+func (a *account) debt(now time.Time) time.Duration {
+	rule := a.ledger.rule.Load()
+	if rule.OnExceed == Close {
+		return 0
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now = a.tickLocked(now)
+	return max(a.messages.debt(rule.Messages, now), a.bytes.debt(rule.Bytes, now))
+}
+
+// tickLocked makes time go forward only.
+func (a *account) tickLocked(now time.Time) time.Time {
+	if now.Before(a.clock) {
+		now = a.clock
+	}
+	a.clock = now
+	return now
 }
 
 func charge(b *bucket, r unit.Rate, n int, now time.Time) time.Duration {

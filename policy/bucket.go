@@ -37,6 +37,14 @@ func (b *bucket) charge(r unit.Rate, n int, now time.Time) time.Duration {
 	return limiter.ReserveN(now, n).DelayFrom(now)
 }
 
+// debt is how long it takes to come out of debt.
+func (b *bucket) debt(r unit.Rate, now time.Time) time.Duration {
+	if r.IsOff() || b.limiter == nil {
+		return 0
+	}
+	return seconds(max(0, -b.at(r, now).TokensAt(now)) / r.Rate)
+}
+
 // wait is how long it takes until there is a token.
 func (b *bucket) wait(r unit.Rate, now time.Time) time.Duration {
 	reservation := b.at(r, now).ReserveN(now, 1)

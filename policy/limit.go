@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,22 +70,36 @@ func (l *Limiter) Apply() {
 // Admit counts one more socket by all rules or by none; then the error is an [*Exceeded]. The socket's end is told by
 // [Grant.Release].
 func (l *Limiter) Admit(f *Facts, now time.Time) (*Grant, error) {
-	if l == nil || len(l.rules) == 0 {
+	if l == nil {
 		return nil, nil
 	}
 	l.Apply()
-	var claims []claim
+	accounts, exceeded := l.store.admit(l.claims(f), now)
+	if exceeded != nil {
+		exceeded.Hint = hint(exceeded, f)
+		return nil, exceeded
+	}
+	g := &Grant{store: l.store}
+	g.accounts.Store(&accounts)
+	return g, nil
+}
+
+// Hold makes an open socket obey these rules in place of those it was admitted by; it counts by all that count it, even beyond what
+// they allow. f is what is still known of the client: a rule by something else than that holds it only if one did before.
+func (l *Limiter) Hold(g *Grant, f *Facts, now time.Time) {
+	if l != nil && g != nil {
+		l.store.hold(g, l, f, now)
+	}
+}
+
+// claims are what the rules count f by.
+func (l *Limiter) claims(f *Facts) (claims []claim) {
 	for i := range l.rules {
 		if key, ok := l.rules[i].key(f); ok {
 			claims = append(claims, claim{&l.rules[i], key})
 		}
 	}
-	accounts, exceeded := l.store.admit(claims, now)
-	if exceeded != nil {
-		exceeded.Hint = hint(exceeded, f)
-		return nil, exceeded
-	}
-	return &Grant{store: l.store, accounts: accounts}, nil
+	return claims
 }
 
 // longestKey bounds the memory of a key that the client chose; a longer one is counted by its hash.
@@ -121,14 +136,14 @@ func hint(e *Exceeded, f *Facts) string {
 // any goroutine.
 type Grant struct {
 	store    *Store
-	accounts []*account
-	release  sync.Once
+	accounts atomic.Pointer[[]*account] // changed under the Store's lock
+	released bool                       // guarded by the Store's lock
 }
 
 // Release gives the place back. It may be called more than once.
 func (g *Grant) Release() {
 	if g != nil {
-		g.release.Do(func() { g.store.release(g.accounts, time.Now()) })
+		g.store.release(g, time.Now())
 	}
 }
 
@@ -138,7 +153,7 @@ func (g *Grant) Take(messages, bytes int, now time.Time) (pause time.Duration, e
 	if g == nil {
 		return 0, nil
 	}
-	for _, a := range g.accounts {
+	for _, a := range *g.accounts.Load() {
 		p, exceeded := a.take(messages, bytes, now)
 		if exceeded != nil {
 			err = exceeded
@@ -146,4 +161,15 @@ func (g *Grant) Take(messages, bytes int, now time.Time) (pause time.Duration, e
 		pause = max(pause, p)
 	}
 	return pause, err
+}
+
+// Debt is how long it takes, by the rules as they are now, until all that was taken by the clients of the same keys is paid.
+func (g *Grant) Debt(now time.Time) (pause time.Duration) {
+	if g == nil {
+		return 0
+	}
+	for _, a := range *g.accounts.Load() {
+		pause = max(pause, a.debt(now))
+	}
+	return pause
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"container/heap"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -94,7 +95,8 @@ func (s *Store) admit(claims []claim, now time.Time) ([]*account, *Exceeded) {
 	}
 	accounts := make([]*account, len(claims))
 	for i, c := range claims {
-		accounts[i] = s.openLocked(c, now)
+		accounts[i] = s.openLocked(c)
+		charge(&accounts[i].connects, c.rule.ConnectRate, 1, now)
 	}
 	for len(s.accounts) > s.max && len(s.idle) > 0 {
 		s.forgetLocked()
@@ -102,7 +104,7 @@ func (s *Store) admit(claims []claim, now time.Time) ([]*account, *Exceeded) {
 	return accounts, nil
 }
 
-func (s *Store) openLocked(c claim, now time.Time) *account {
+func (s *Store) openLocked(c claim) *account {
 	a := s.accounts[c.account()]
 	switch {
 	case a == nil:
@@ -113,19 +115,57 @@ func (s *Store) openLocked(c claim, now time.Time) *account {
 		heap.Remove(&s.idle, a.place)
 	}
 	a.open++
-	charge(&a.connects, c.rule.ConnectRate, 1, now)
 	return a
 }
 
-func (s *Store) release(accounts []*account, now time.Time) {
+// hold moves a grant from the accounts it has to those of other rules.
+func (s *Store) hold(g *Grant, l *Limiter, f *Facts, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if g.released {
+		return
+	}
 	now = s.tickLocked(now)
-	for _, a := range accounts {
-		if a.open--; a.open == 0 {
-			a.recovered = a.recovery(now)
-			heap.Push(&s.idle, a)
+	old := *g.accounts.Load()
+	var next []*account
+	for i := range l.rules {
+		rule := &l.rules[i]
+		held := slices.IndexFunc(old, func(a *account) bool { return a.ledger == rule.ledger })
+		key, known := rule.key(f)
+		switch {
+		case rule.Except.Contain(f.Client):
+		case held >= 0:
+			next = append(next, old[held])
+		case known:
+			next = append(next, s.openLocked(claim{rule, key}))
 		}
+	}
+	g.accounts.Store(&next)
+	for _, a := range old {
+		if !slices.Contains(next, a) {
+			s.closeLocked(a, now)
+		}
+	}
+}
+
+func (s *Store) release(g *Grant, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.released {
+		return
+	}
+	g.released = true
+	now = s.tickLocked(now)
+	for _, a := range *g.accounts.Load() {
+		s.closeLocked(a, now)
+	}
+}
+
+// closeLocked counts one socket less.
+func (s *Store) closeLocked(a *account, now time.Time) {
+	if a.open--; a.open == 0 {
+		a.recovered = a.recovery(now)
+		heap.Push(&s.idle, a)
 	}
 }
 

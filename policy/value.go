@@ -12,7 +12,7 @@ import (
 
 // Facts are what is known of a client in its handshake: the material of values, limits and headers.
 type Facts struct {
-	Request      *http.Request     // with the captures of host and path as its path values
+	Request      *http.Request     // with the captures of host and path as its path values; nil once the socket is open
 	ConnID       string            // the connection's id
 	Client       netip.Addr        // the true client: the peer, or what a trusted proxy said
 	TLS          bool              // the client's side is TLS, here or as a trusted proxy said
@@ -26,6 +26,7 @@ type Facts struct {
 type source struct {
 	name  string
 	names *regexp.Regexp // what may follow the dot; nil: nothing does
+	asks  bool           // it looks into the request, which is gone once the socket is open
 	get   func(f *Facts, name string) string
 }
 
@@ -37,18 +38,18 @@ var (
 
 // sources are the values of a handshake; any other identifier is a capture.
 var sources = []source{
-	{"client.ip", nil, func(f *Facts, _ string) string { return addrText(f.Client) }},
-	{"user", nil, func(f *Facts, _ string) string { return f.User }},
-	{"host", nil, func(f *Facts, _ string) string { return routes.Hostname(f.Request.Host) }},
-	{"conn.id", nil, func(f *Facts, _ string) string { return f.ConnID }},
-	{"claim", words, func(f *Facts, name string) string { return f.Claims[name] }},
-	{"header", tokens, func(f *Facts, name string) string { return strings.Join(f.Request.Header.Values(name), ", ") }},
-	{"cookie", tokens, cookie},
-	{"query", words, func(f *Facts, name string) string { return f.Request.URL.Query().Get(name) }},
-	{"subprotocol", tokens, afterMarker},
+	{"client.ip", nil, false, func(f *Facts, _ string) string { return addrText(f.Client) }},
+	{"user", nil, false, func(f *Facts, _ string) string { return f.User }},
+	{"host", nil, true, func(f *Facts, _ string) string { return routes.Hostname(f.Request.Host) }},
+	{"conn.id", nil, false, func(f *Facts, _ string) string { return f.ConnID }},
+	{"claim", words, false, func(f *Facts, name string) string { return f.Claims[name] }},
+	{"header", tokens, true, func(f *Facts, name string) string { return strings.Join(f.Request.Header.Values(name), ", ") }},
+	{"cookie", tokens, true, cookie},
+	{"query", words, true, func(f *Facts, name string) string { return f.Request.URL.Query().Get(name) }},
+	{"subprotocol", tokens, false, afterMarker},
 }
 
-var capture = source{name: "capture", get: func(f *Facts, name string) string { return f.Request.PathValue(name) }}
+var capture = source{name: "capture", asks: true, get: func(f *Facts, name string) string { return f.Request.PathValue(name) }}
 
 // A Value names one thing that a handshake says, such as `client.ip`, `header.x-tenant` or the capture `room`. The zero Value is
 // none.
@@ -95,9 +96,9 @@ func (v Value) String() string {
 	return v.source.name + "." + v.name
 }
 
-// Of is what the handshake says; false if it says nothing, or nothing but the empty text.
+// Of is what the handshake says; false if it says nothing, or nothing but the empty text, or if that is not known any more.
 func (v Value) Of(f *Facts) (string, bool) {
-	if v.source == nil {
+	if v.source == nil || v.source.asks && f.Request == nil {
 		return "", false
 	}
 	s := v.source.get(f, v.name)

@@ -36,7 +36,7 @@ internal/*
 var homes = map[string][]string{
 	"github.com/caddyserver/certmagic": {"tls"},
 	"github.com/fsnotify/fsnotify":     {"internal/watch"},
-	"github.com/gorilla/websocket":     {"proxy/pump", "cmd/bridgehead", "cmd/bridgehead/demo"},
+	"github.com/gorilla/websocket":     {"proxy/pump", "cmd/bridgehead/connect", "cmd/bridgehead/demo"},
 	"github.com/pires/go-proxyproto":   {"proxy/stream"},
 	"github.com/prometheus":            {"internal/metrics"},
 	"github.com/spf13/cobra":           {"cmd/bridgehead"},
@@ -283,7 +283,7 @@ func TestComplaints(t *testing.T) {
 		{"a module elsewhere", "policy", []string{doc + `package x; import "gopkg.in/yaml.v3"`}, []string{"policy imports gopkg.in/yaml.v3, whose home is internal/yamlpos"}},
 		{
 			"a module of several homes elsewhere", "ws", []string{doc + `package x; import "github.com/gorilla/websocket"`},
-			[]string{"ws imports github.com/gorilla/websocket, whose homes are proxy/pump, cmd/bridgehead and cmd/bridgehead/demo"},
+			[]string{"ws imports github.com/gorilla/websocket, whose homes are proxy/pump, cmd/bridgehead/connect and cmd/bridgehead/demo"},
 		},
 		{"a module of a longer name", "policy", []string{doc + `package x; import "golang.org/x/timewarp"`}, []string{
 			"policy imports golang.org/x/timewarp, which has no home: give it one in layers_test.go and a sentence in ARCHITECTURE.md",

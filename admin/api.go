@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 
@@ -8,15 +9,19 @@ import (
 	"bridgehead/internal/metrics"
 )
 
+// ErrNotNow is what a call meets that the program cannot do in its present state.
+var ErrNotNow = errors.New("not now")
+
 // Config is what an API works on.
 type Config struct {
 	Hub         *hub.Hub
 	Metrics     *metrics.Set
 	Log         *slog.Logger
-	AdminTokens []Token      // who may use the listener for operators; none: clients on this machine
-	PushTokens  []Token      // who may use the listener for applications; none: clients on this machine
-	Ready       func() error // why no sockets are taken, such as a drain; nil, or an answer of nil, is ready
-	Version     string       // of the program
+	AdminTokens []Token                                 // who may use the listener for operators; none: clients on this machine
+	PushTokens  []Token                                 // who may use the listener for applications; none: clients on this machine
+	Reload      func(dryRun bool) (diff any, err error) // reads the configuration again, or tells what that would change
+	Ready       func() error                            // why no sockets are taken, such as a drain; nil, or an answer of nil, is ready
+	Version     string                                  // of the program
 }
 
 // An API answers operators and applications. Its handlers may be used at once.
@@ -44,6 +49,7 @@ func (a *API) operatorCalls() []call {
 		{"GET", "/healthz", anybody, "200 while the program runs", a.health},
 		{"GET", "/readyz", anybody, "200, or 503 with the reason why no sockets are taken", a.ready},
 		{"GET", "/metrics", roleRead, "Prometheus metrics", a.metrics},
+		{"POST", "/v1/reload", roleAdmin, "read the configuration again: ?dry_run=true tells what would change", a.reload},
 	}
 }
 
@@ -80,6 +86,26 @@ func (a *API) ready(w http.ResponseWriter, _ *http.Request, _ *caller) error {
 func (a *API) metrics(w http.ResponseWriter, r *http.Request, _ *caller) error {
 	a.Metrics.Handler().ServeHTTP(w, r)
 	return nil
+}
+
+// reload answers with what has changed, or would change. A configuration that cannot be used is 422; the one before goes on.
+func (a *API) reload(w http.ResponseWriter, r *http.Request, _ *caller) error {
+	query, err := readQuery(r, "dry_run")
+	if err != nil {
+		return err
+	}
+	dryRun := query.Get("dry_run")
+	if query.Has("dry_run") && dryRun != "true" && dryRun != "false" {
+		return refuse(http.StatusBadRequest, "dry_run is %q: write true or false", dryRun)
+	}
+	diff, err := a.Reload(dryRun == "true")
+	switch {
+	case errors.Is(err, ErrNotNow):
+		return refuse(http.StatusServiceUnavailable, "%v", err)
+	case err != nil:
+		return refuse(http.StatusUnprocessableEntity, "%v", err)
+	}
+	return answer(w, http.StatusOK, diff)
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

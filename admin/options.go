@@ -11,7 +11,7 @@ import (
 
 // Options are the section `admin`: the listener for operators, with health, metrics and every call of the API.
 type Options struct {
-	// Where to listen: `host:port`, or `unix:/path`. Default: the unix socket admin.sock in `state`.
+	// Where to listen: `host:port`, or `unix:/path`. Default: the Unix socket `admin.sock` in `state`.
 	Address string `yaml:"address"`
 	// Who may call. Without tokens only clients on this machine may, and never a web page.
 	Tokens []Token `yaml:"tokens"`

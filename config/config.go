@@ -3,7 +3,10 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,24 +21,25 @@ import (
 
 // A Config is the whole file, decoded over its defaults.
 type Config struct {
-	// The directory for what must survive a restart: the local CA, the admin socket. Default: $STATE_DIRECTORY, which systemd
-	// sets, /var/lib/bridgehead for root, and bridgehead in the user's own state directory for others.
+	// The directory for what must survive a restart: the local authority, the admin socket. Default: `$STATE_DIRECTORY`, which
+	// systemd sets, else `/var/lib/bridgehead` for root and `~/.local/state/bridgehead` for others.
 	State string `yaml:"state"`
 	// Where the certificates of TLS listeners come from.
 	Certificates certs.Options `yaml:"certificates"`
-	// Peers whose X-Forwarded-For and X-Forwarded-Proto count: CIDRs, addresses, `private` or `loopback`.
+	// The proxies in front, whose X-Forwarded-For and X-Forwarded-Proto are believed: CIDRs, addresses, `private` (RFC 1918 and
+	// unique local IPv6) or `loopback`.
 	TrustedProxies policy.Networks `yaml:"trusted_proxies"`
-	// Where to listen. Default: `:443` with TLS, and `:80` redirecting to it.
+	// Where clients connect. Default: `:443` with TLS, and `:80` redirecting to it.
 	Listeners []Listener `yaml:"listeners"`
-	// Named groups of servers, for `to` in every bridge.
+	// Groups of servers with a name, for `to` in every route. The name holds no `:` and no `/`.
 	Upstreams map[string]upstream.Options `yaml:"upstreams"`
-	// What lies under every route: the route's own keys win, maps merge, lists and scalars replace.
+	// What lies under every route, which may have each of these keys itself.
 	Defaults proxy.Options `yaml:"defaults"`
-	// The routes; the first that matches a request serves it.
+	// Which requests lead where; the first route that matches a request serves it.
 	Routes []Route `yaml:"routes"`
-	// The listener for operators.
+	// The listener for operators: health, metrics and every call of the API.
 	Admin admin.Options `yaml:"admin"`
-	// The listener for applications that push.
+	// A listener for applications that send to sockets, and for nothing else. Default: none.
 	Push *admin.PushOptions `yaml:"push"`
 	// The greatest number of open sockets in all; more are answered 503. 0 is no limit.
 	MaxConnections int `yaml:"max_connections"`
@@ -55,7 +59,7 @@ type Warning = yamlpos.Problem
 // Load reads and checks a file. References to the environment are looked up in the process's own. An error that lists what is
 // wrong in the file has one line per problem.
 func Load(path string) (*Config, []Warning, error) {
-	data, err := os.ReadFile(path)
+	data, err := read(path)
 	if err != nil {
 		return nil, nil, fmt.Errorf("read the configuration: %w", err)
 	}
@@ -64,6 +68,29 @@ func Load(path string) (*Config, []Warning, error) {
 		return nil, nil, fmt.Errorf("find the directory of the configuration: %w", err)
 	}
 	return parse(path, dir, data, os.LookupEnv)
+}
+
+// maxSize is the largest file that is read: a hundred thousand routes have room in it.
+const maxSize = 16 << 20
+
+// read gives the content of a file or of a pipe.
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w; bridgehead init writes one to start from", err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("%s is a directory: name the file in it, such as %s", path, filepath.Join(path, "config.yaml"))
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err == nil && len(data) > maxSize {
+		return nil, fmt.Errorf("%s is larger than 16MiB, which no configuration is", path)
+	}
+	return data, err
 }
 
 // Parse checks the content of a file that is called name; relative paths in it belong to name's directory. It opens no file
@@ -79,7 +106,7 @@ func parse(name, dir string, data []byte, lookupEnv func(string) (string, bool))
 	}
 	c := builtIn()
 	c.File, c.Dir = name, dir
-	problems := doc.Decode(c, yamlpos.Decoding{Lookup: lookupEnv, Dir: dir, Preset: c.preset})
+	problems := doc.Decode(c, yamlpos.Decoding{Lookup: lookupEnv, Dir: dir, Preset: c.preset, Borrowed: borrowed})
 	c.complete(lookupEnv)
 	c.resolve()
 	c.validate(problems)
@@ -102,8 +129,8 @@ func (c *Config) Effective() []byte {
 
 // Log says what is logged, and how.
 type Log struct {
-	// `text` or `json`.
+	// How lines are written: `text` for people, `json` for programs.
 	Format string `yaml:"format"`
-	// `debug`, `info`, `warn` or `error`.
+	// The least important lines to write.
 	Level string `yaml:"level"`
 }

@@ -1,9 +1,11 @@
 package config_test
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -117,6 +119,57 @@ func TestLoadReadsFilesAndKnowsTheirDirectory(t *testing.T) {
 	}
 	if want := "unix:" + filepath.Join(c.State, "admin.sock"); c.Admin.Address != want {
 		t.Errorf("admin listens on %s, want %s", c.Admin.Address, want)
+	}
+}
+
+// What -c may lead to by mistake, and what is said of it.
+func TestWhatIsNoFileIsToldSo(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "large.yaml"), make([]byte, 17<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "closed.yaml"), []byte(oneRoute), 0o000); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]string{
+		"none.yaml":     "none.yaml: no such file or directory; bridgehead init writes one to start from",
+		".":             " is a directory: name the file in it, such as " + filepath.Join(dir, "config.yaml"),
+		"large.yaml":    "large.yaml is larger than 16MiB, which no configuration is",
+		"large.yaml/in": "not a directory",
+		"closed.yaml":   "closed.yaml: permission denied",
+	}
+	if os.Geteuid() == 0 {
+		delete(tests, "closed.yaml") // root may read everything
+	}
+	for name, want := range tests {
+		_, _, err := config.Load(filepath.Join(dir, name))
+		if err == nil || !strings.HasPrefix(err.Error(), "read the configuration: ") || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: %v, want it to end in %s", name, err, want)
+		}
+	}
+}
+
+// Something else than a configuration, of 2 MiB: it is refused in few lines, and before anybody loses patience.
+func TestJunkIsRefusedInFewLines(t *testing.T) {
+	t.Parallel()
+	const size = 2 << 20
+	random := make([]byte, size)
+	rand.NewChaCha8([32]byte{1}).Read(random)
+	for name, data := range map[string][]byte{
+		"random bytes": random, "nothing but zeros": make([]byte, size), "one word": bytes.Repeat([]byte("x"), size),
+		"open brackets": bytes.Repeat([]byte("["), size), "open lists": bytes.Repeat([]byte("- "), size/2),
+		"open quotes": bytes.Repeat([]byte("\"\n"), size/2), "words": bytes.Repeat([]byte("some words\n"), size/11),
+		"a log":           bytes.Repeat([]byte("2026-11-22 13:00:00 INFO request: path=/ws [x] {y}\n"), size/51),
+		"a list of words": append([]byte("routes:\n"), bytes.Repeat([]byte("- x\n"), size/4)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, _, err := config.Parse("config.yaml", data, lookup)
+			if err == nil || strings.Count(err.Error(), "\n") > 100 || len(err.Error()) > 50_000 {
+				t.Errorf("%.500v, want an error that can be read", err)
+			}
+		})
 	}
 }
 

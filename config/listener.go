@@ -14,9 +14,9 @@ import (
 type Listener struct {
 	// A name for `listeners` in routes and for the log. Default: the address.
 	Name string `yaml:"name"`
-	// `host:port`, or `:port` for all addresses.
+	// Where to listen: `host:port`, or `":8080"` in quotes for every address of this machine.
 	Address string `yaml:"address"`
-	// Whether clients speak TLS here, with certificates as `certificates` says.
+	// Whether clients speak TLS here; its certificates come from `certificates`.
 	TLS bool `yaml:"tls"`
 	// Answer every request with a redirect to https instead of serving routes.
 	Redirect bool `yaml:"redirect"`

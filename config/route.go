@@ -20,24 +20,24 @@ import (
 type Route struct {
 	// A name for logs, metrics and the API, the same across reloads. Default: host and path.
 	Name string `yaml:"name"`
-	// `chat.example.com`, `*.example.com`, or with captures, `{tenant}.example.com`. Default: every host.
+	// The host of its requests: `chat.example.com`, `*.example.com` for every name below, or with captures,
+	// `{tenant}.example.com`. Default: every host.
 	Host string `yaml:"host"`
-	// `/ws`, `/ws/*` for everything below too, or with captures, `/rooms/{room}` and `/files/{rest...}`. Default: every path.
+	// The path of its requests: `/ws`, `/ws/*` for everything below too, or with captures, `/rooms/{room}` and
+	// `/files/{rest...}`. Default: every path.
 	Path string `yaml:"path"`
 	// Names of the listeners that serve it. Default: all that do not redirect.
 	Listeners []string `yaml:"listeners"`
 
 	proxy.Options `yaml:",inline"`
 
-	// Exactly one of the following says what stands behind the socket.
-
-	// Upstream WebSocket servers.
+	// It leads to WebSocket servers. A route has exactly one of `websocket`, `tcp`, `webhook` and `files`.
 	WebSocket *relay.Options `yaml:"websocket"`
-	// A TCP or Unix stream.
+	// It leads to a TCP or Unix stream.
 	TCP *stream.Options `yaml:"tcp"`
-	// An HTTP application.
+	// It leads to an HTTP application, which gets and gives messages as requests and answers.
 	Webhook *webhook.Options `yaml:"webhook"`
-	// A directory of files beside the sockets.
+	// It serves a directory of files beside the sockets.
 	Files *files.Options `yaml:"files"`
 }
 
@@ -49,6 +49,7 @@ type bridge struct {
 	}
 	to      *upstream.To // nil if it leads to no upstream
 	schemes []string     // that it can speak; relay and webhook are both for HTTP servers
+	example string       // of what may stand in `to`
 }
 
 // bridgeKeys are the sections of which a route has exactly one.
@@ -58,16 +59,16 @@ var bridgeKeys = []string{"websocket", "tcp", "webhook", "files"}
 func (r *Route) bridges() []bridge {
 	var all []bridge
 	if r.WebSocket != nil {
-		all = append(all, bridge{"websocket", r.WebSocket, &r.WebSocket.To, relay.Schemes})
+		all = append(all, bridge{"websocket", r.WebSocket, &r.WebSocket.To, relay.Schemes, "a URL such as ws://127.0.0.1:9000"})
 	}
 	if r.TCP != nil {
-		all = append(all, bridge{"tcp", r.TCP, &r.TCP.To, stream.Schemes})
+		all = append(all, bridge{"tcp", r.TCP, &r.TCP.To, stream.Schemes, "host:port or unix:/path"})
 	}
 	if r.Webhook != nil {
-		all = append(all, bridge{"webhook", r.Webhook, &r.Webhook.To, relay.Schemes})
+		all = append(all, bridge{"webhook", r.Webhook, &r.Webhook.To, relay.Schemes, "a URL such as http://127.0.0.1:8000/hook"})
 	}
 	if r.Files != nil {
-		all = append(all, bridge{"files", r.Files, nil, nil})
+		all = append(all, bridge{"files", r.Files, nil, nil, ""})
 	}
 	return all
 }
@@ -150,4 +151,14 @@ func (b bridge) targets() upstream.To {
 		return nil
 	}
 	return *b.to
+}
+
+// Upstream is the entry under `upstreams` that the route leads to, if it does not list URLs itself.
+func (r *Route) Upstream() (name string, ok bool) {
+	for _, b := range r.bridges() {
+		if name, ok = b.targets().Name(); ok {
+			return name, true
+		}
+	}
+	return "", false
 }

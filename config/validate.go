@@ -119,7 +119,7 @@ func (c *Config) validateTargets(r *Route, at yamlpos.Path, p *yamlpos.Problems)
 			c.validateUpstream(name, r, b, at, p)
 		case named:
 			entries := slices.Sorted(maps.Keys(c.Upstreams))
-			p.Add(at, "%s", missing("upstream", name, entries, "write a URL or host:port, or add it to upstreams"))
+			p.Add(at, "%s", missing("upstream", name, entries, "write "+b.example+", or add it to upstreams"))
 		}
 		for i, name := range to {
 			if _, known := c.Upstreams[name]; known && !named {
@@ -156,7 +156,7 @@ type unique map[string]yamlpos.Path
 
 func (u unique) add(at yamlpos.Path, p *yamlpos.Problems, name string) {
 	if first, ok := u[name]; ok && name != "" {
-		p.Add(at, "%q is %s already", name, first)
+		p.Add(at, "%q is %s already: give each its own", name, first)
 		return
 	}
 	u[name] = at

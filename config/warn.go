@@ -35,7 +35,7 @@ func (c *Config) warnListeners(at yamlpos.Path, p *yamlpos.Problems) {
 				"change their messages: set tls: true or, if a proxy in front ends TLS, name it in trusted_proxies", l.Name)
 		}
 		if !slices.ContainsFunc(c.Routes, func(r Route) bool { return r.on(l.Name) }) {
-			p.Add(at.Index(i), "listener %q serves no route: every route lists others", l.Name)
+			p.Add(at.Index(i), "listener %q serves no route: every route lists others; add it to the listeners of one, or remove it", l.Name)
 		}
 	}
 }
@@ -51,7 +51,7 @@ func (c *Config) warnUpstreams(at yamlpos.Path, p *yamlpos.Problems) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Upstreams)) {
 		if !used[name] {
-			p.Add(at.Key(name), "no route leads here")
+			p.Add(at.Key(name), "no route leads here: name it in the `to` of one, or remove it")
 		}
 		if c.Upstreams[name].TLS.Insecure {
 			p.Add(at.Key(name).Key("tls").Key("insecure"), "the servers' certificates are NOT VERIFIED: anyone on the way can read and "+
@@ -74,8 +74,8 @@ func (c *Config) warnHidden(at yamlpos.Path, p *yamlpos.Problems) {
 		}
 		for _, j := range candidates {
 			if patterns[j].Covers(patterns[i]) && c.Routes[j].serves(r.Listeners) {
-				p.Add(at.Index(i), "route %q is never reached: %q, which stands before it in %s, takes all of its requests", r.Name,
-					c.Routes[j].Name, at.Index(j))
+				p.Add(at.Index(i), "route %q is never reached: %q, which stands before it in %s, takes all of its requests; "+
+					"let it stand in front of that one, or remove it", r.Name, c.Routes[j].Name, at.Index(j))
 				break
 			}
 		}

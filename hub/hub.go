@@ -50,9 +50,10 @@ type Info struct {
 type Hub struct {
 	mu      sync.RWMutex // guards the following
 	conns   map[string]Conn
-	pending int           // handshakes under way, and ends that are still being told
-	drain   *ws.Cause     // set once a drain has begun
-	empty   chan struct{} // closed when a drain has begun and nothing is left or pending
+	pending int                // handshakes under way, and ends that are still being told
+	drain   *ws.Cause          // set once a drain has begun
+	empty   context.Context    // ends when a drain has begun and nothing is left or pending
+	isEmpty context.CancelFunc // ends it
 }
 
 // New gives an empty hub.
@@ -132,68 +133,63 @@ const socketsPerSecond = 200
 // when there are few connections. Drain returns nil when none is left, or the error of ctx.
 func (h *Hub) Drain(ctx context.Context, window time.Duration, cause ws.Cause) error {
 	empty := h.beginDrain(cause)
-	conns := h.All()
-	window = min(window, time.Duration(len(conns))*time.Second/socketsPerSecond)
-
-	moments := make([]time.Duration, len(conns))
-	for i := range moments {
-		moments[i] = rand.N(window + 1)
-	}
-	slices.Sort(moments)
-	rand.Shuffle(len(conns), func(i, j int) { conns[i], conns[j] = conns[j], conns[i] })
-
-	begin := time.Now()
-	for i, c := range conns {
-		if gone, err := sleepUntil(ctx, empty, begin.Add(moments[i])); gone || err != nil {
-			return err
-		}
-		c.End(cause)
-	}
+	spreading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(empty, cancel)()
+	Spread(spreading, h.All(), window, cause)
 	select {
-	case <-empty:
+	case <-empty.Done():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-func (h *Hub) beginDrain(cause ws.Cause) <-chan struct{} {
+// Spread ends connections with cause, each at a random moment of the window, which shrinks when there are few. It returns when all
+// were told to end, or when ctx ends.
+func Spread(ctx context.Context, conns []Conn, window time.Duration, cause ws.Cause) {
+	window = min(window, time.Duration(len(conns))*time.Second/socketsPerSecond)
+	moments := make([]time.Duration, len(conns))
+	for i := range moments {
+		moments[i] = rand.N(window + 1)
+	}
+	slices.Sort(moments)
+	begin := time.Now()
+	for i, j := range rand.Perm(len(conns)) {
+		if !sleepUntil(ctx, begin.Add(moments[i])) {
+			return
+		}
+		conns[j].End(cause)
+	}
+}
+
+func (h *Hub) beginDrain(cause ws.Cause) context.Context {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.drain == nil {
 		h.drain = &cause
-		h.empty = make(chan struct{})
+		h.empty, h.isEmpty = context.WithCancel(context.Background())
 		h.tellEmptyLocked()
 	}
 	return h.empty
 }
 
-// tellEmptyLocked closes empty once, when the last connection of a drain has gone.
+// tellEmptyLocked ends empty when the last connection of a drain has gone.
 func (h *Hub) tellEmptyLocked() {
-	if h.empty == nil || len(h.conns)+h.pending > 0 {
-		return
-	}
-	select {
-	case <-h.empty:
-	default:
-		close(h.empty)
+	if h.drain != nil && len(h.conns)+h.pending == 0 {
+		h.isEmpty()
 	}
 }
 
-// sleepUntil waits for t. It reports true when the last connection has gone before.
-func sleepUntil(ctx context.Context, empty <-chan struct{}, t time.Time) (bool, error) {
-	d := time.Until(t)
-	if d <= 0 {
-		return false, ctx.Err()
+// sleepUntil waits for t, and returns false when ctx has ended before.
+func sleepUntil(ctx context.Context, t time.Time) bool {
+	if d := time.Until(t); d > 0 {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return false, nil
-	case <-empty:
-		return true, nil
-	case <-ctx.Done():
-		return false, ctx.Err()
-	}
+	return ctx.Err() == nil
 }

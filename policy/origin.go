@@ -13,21 +13,21 @@ import (
 // It is made once and may be used from any goroutine.
 type Origins struct {
 	any, null    bool
-	exact        map[origin]bool
-	patterns     []originPattern
+	entries      []originPattern // in the order of the list
+	exact        map[origin]bool // those that stand for one origin alone
 	require      bool
-	sameHost     bool // nothing is listed: the page's host and port must equal the Host header's
+	self         bool // the page's host and port may be those of the Host header
 	routeHasHost bool
 }
 
 // NewOrigins allows the listed origins: `https://chat.example.com`, `https://*.example.com` (any names in front, but not the bare
-// domain), `http://localhost:*` (any port), `null`, and `*` for every page. With none listed it allows pages of the same host and
-// port as the Host header, whatever the scheme, since TLS may end in front of us; on a route without a host, only if that is
-// localhost or an IP address: any other name could be made to lead here (DNS rebinding).
+// domain), `http://localhost:*` (any port), `null`, `self`, and `*` for every page. `self`, which stands for an empty list too,
+// allows pages of the same host and port as the Host header, whatever the scheme, since TLS may end in front of us; on a route
+// without a host, only if that is localhost or an IP address: any other name could be made to lead here (DNS rebinding).
 //
 // A request without Origin comes from no browser and passes, unless require is set.
 func NewOrigins(allow []string, require bool, routeHasHost bool) (*Origins, error) {
-	o := &Origins{exact: map[origin]bool{}, require: require, sameHost: len(allow) == 0, routeHasHost: routeHasHost}
+	o := &Origins{exact: map[origin]bool{}, require: require, self: len(allow) == 0, routeHasHost: routeHasHost}
 	for _, s := range allow {
 		switch s {
 		case "*":
@@ -36,14 +36,16 @@ func NewOrigins(allow []string, require bool, routeHasHost bool) (*Origins, erro
 		case "null":
 			o.null = true
 			continue
+		case "self":
+			o.self = true
+			continue
 		}
 		p, err := parseOriginPattern(s)
 		if err != nil {
 			return nil, err
 		}
-		if p.anyPort || p.below {
-			o.patterns = append(o.patterns, p)
-		} else {
+		o.entries = append(o.entries, p)
+		if !p.anyPort && !p.below {
 			o.exact[p.origin] = true
 		}
 	}
@@ -56,7 +58,8 @@ func CheckOrigin(s string) error {
 	return err
 }
 
-// Check tells why the page behind r may not open a WebSocket; the error quotes the origin and names the mend.
+// Check tells why the page behind r may not open a WebSocket. The error names the mend; it is a [*Forbidden] if that is to list the
+// origin.
 func (o *Origins) Check(r *http.Request) error {
 	lines := r.Header["Origin"]
 	if len(lines) == 0 {
@@ -73,26 +76,23 @@ func (o *Origins) Check(r *http.Request) error {
 		return nil
 	}
 	if text == "null" {
-		return notListed(text)
+		return &Forbidden{Origin: text, Hint: hintOfFiles}
 	}
 	got, err := parseOrigin(text)
-	if err != nil {
-		return fmt.Errorf("origin %q is not allowed: %w", text, err)
+	switch {
+	case err != nil:
+		return fmt.Errorf("origin %.300q is not allowed: %w", text, err)
+	case o.listed(got) || o.self && o.reaches(got, r.Host):
+		return nil
 	}
-	if o.sameHost {
-		return o.checkHost(text, got, r.Host)
-	}
-	if !o.listed(got) {
-		return notListed(text)
-	}
-	return nil
+	return &Forbidden{Origin: text, Hint: o.hint(got, r)}
 }
 
 func (o *Origins) listed(got origin) bool {
 	if o.exact[got] {
 		return true
 	}
-	for _, p := range o.patterns {
+	for _, p := range o.entries {
 		if p.match(got) {
 			return true
 		}
@@ -100,24 +100,18 @@ func (o *Origins) listed(got origin) bool {
 	return false
 }
 
-// checkHost is the rule for a route that lists no origins.
-func (o *Origins) checkHost(text string, got origin, hostHeader string) error {
+// reaches tells whether the page comes from where its request went, and may.
+func (o *Origins) reaches(got origin, hostHeader string) bool {
+	return sameHost(got, hostHeader) && (o.routeHasHost || got.host == "localhost" || isIP(got.host))
+}
+
+// sameHost tells whether the page's host and port are those of the Host header, whose port is the scheme's own if it gives none.
+func sameHost(got origin, hostHeader string) bool {
 	host, port, err := parseAuthority(strings.ToLower(hostHeader))
 	if port == 0 {
 		port = defaultPorts[got.scheme]
 	}
-	if err != nil || host != got.host || port != got.port || host == "" {
-		return notListed(text)
-	}
-	if o.routeHasHost || host == "localhost" || isIP(host) {
-		return nil
-	}
-	return fmt.Errorf("origin %q is not allowed on a route without host, to which any name could lead (DNS rebinding); "+
-		"to allow it, give the route a host, or list it under origins", text)
-}
-
-func notListed(text string) error {
-	return fmt.Errorf("origin %q is not allowed; to allow it, list it under origins", text)
+	return err == nil && host != "" && host == got.host && port == got.port
 }
 
 // An origin is the scheme, host and port of a page (RFC 6454), in lower case; the port is the scheme's own if none was given, and
@@ -183,15 +177,16 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// An originPattern is one entry of the list.
+// An originPattern is one entry of the list that stands for an origin or many.
 type originPattern struct {
 	origin
-	below   bool // any names below the host, not the host itself
+	text    string // as it was written
+	below   bool   // any names below the host, not the host itself
 	anyPort bool
 }
 
 func parseOriginPattern(s string) (originPattern, error) {
-	var p originPattern
+	p := originPattern{text: s}
 	text := s
 	if scheme, host, ok := strings.Cut(text, "://*."); ok {
 		p.below, text = true, scheme+"://"+host
@@ -202,7 +197,7 @@ func parseOriginPattern(s string) (originPattern, error) {
 	var err error
 	if p.origin, err = parseOrigin(text); err != nil {
 		return originPattern{}, fmt.Errorf("origin %q: %w; write it like https://chat.example.com, https://*.example.com, "+
-			"http://localhost:*, null or *", s, err)
+			"http://localhost:*, self, null or *", s, err)
 	}
 	if p.below && isIP(p.host) {
 		return originPattern{}, fmt.Errorf("origin %q: nothing is below an IP address", s)
@@ -211,9 +206,10 @@ func parseOriginPattern(s string) (originPattern, error) {
 }
 
 func (p originPattern) match(got origin) bool {
-	if p.scheme != got.scheme || !p.anyPort && p.port != got.port {
-		return false
-	}
+	return p.scheme == got.scheme && (p.anyPort || p.port == got.port) && p.matchHost(got)
+}
+
+func (p originPattern) matchHost(got origin) bool {
 	if !p.below {
 		return p.host == got.host
 	}

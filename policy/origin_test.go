@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -183,31 +185,115 @@ func TestOriginHeader(t *testing.T) {
 	}
 }
 
-func TestRefusedOriginNamesTheMend(t *testing.T) {
+// A list with `self` in it allows what an empty one does, beside what else it lists.
+func TestSelfAmongListedOrigins(t *testing.T) {
 	t.Parallel()
-	tests := []struct {
-		hasHost bool
-		origin  string
-		want    string
+	for _, tt := range []struct {
+		host, origin string
+		named, open  bool // allowed on a route with a host, on one without
 	}{
-		{true, "https://x", `origin "https://x" is not allowed; to allow it, list it under origins`},
-		{true, "null", `origin "null" is not allowed; to allow it, list it under origins`},
-		{true, "https://x/\n", `origin "https://x/\n" is not allowed: there must be nothing but a host and a port behind the scheme`},
-		{false, "http://a.b", `origin "http://a.b" is not allowed on a route without host, to which any name could lead (DNS rebinding); ` +
-			`to allow it, give the route a host, or list it under origins`},
+		{"a.b:8443", "https://a.b:8443", true, false},
+		{"a.b", "http://a.b", true, false},
+		{"localhost:8080", "http://localhost:8080", true, true},
+		{"a.b", "https://listed.example", true, true},
+		{"a.b", "http://localhost:5173", true, true},
+		{"a.b", "https://self", false, false},
+		{"a.b", "self", false, false},
+		{"a.b", "https://other.example", false, false},
+		{"a.b", "null", false, false},
+	} {
+		for hasHost, want := range map[bool]bool{true: tt.named, false: tt.open} {
+			o, err := NewOrigins([]string{"https://listed.example", "self", "http://localhost:*"}, false, hasHost)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := o.Check(pageRequest(tt.host, tt.origin)); (err == nil) != want {
+				t.Errorf("origin %q at host %q, route has host %t: %v, want allowed %t", tt.origin, tt.host, hasHost, err, want)
+			}
+		}
 	}
-	for _, tt := range tests {
-		o, _ := NewOrigins(nil, false, tt.hasHost)
-		err := o.Check(pageRequest("a.b", tt.origin))
-		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
-			t.Errorf("origin %q: %v, want %s", tt.origin, err, tt.want)
+}
+
+func TestARefusedOriginNamesTheMend(t *testing.T) {
+	t.Parallel()
+	listed := []string{"https://chat.example.com", "https://*.wide.example", "http://localhost:*", "https://own.example:8443"}
+	const files = "; browsers send this for pages from files and in sandboxed frames, whosever they are: better serve the page by HTTP"
+	for _, tt := range []struct {
+		name   string
+		allow  []string
+		host   string
+		origin string
+		header string // that the request has too
+		hint   string
+	}{
+		{"another host", nil, "a.b", "https://x", "", ""},
+		{"another host, with a list", listed, "a.b", "https://x", "X-Forwarded-For", ""},
+		{"null", nil, "a.b", "null", "", files},
+		{"a file", listed, "a.b", "file://", "", files},
+		{"another scheme", listed, "a.b", "http://chat.example.com", "", "; https://chat.example.com is listed, but the scheme differs"},
+		{"another port", listed, "a.b", "https://chat.example.com:9", "", "; https://chat.example.com is listed, but the port differs"},
+		{"no port", listed, "a.b", "https://own.example", "", "; https://own.example:8443 is listed, but the port differs"},
+		{"another scheme, any port", listed, "a.b", "https://localhost:1", "", "; http://localhost:* is listed, but the scheme differs"},
+		{"another scheme below", listed, "a.b", "http://x.wide.example", "", "; https://*.wide.example is listed, but the scheme differs"},
+		{"not below", listed, "a.b", "https://wide.example", "",
+			"; https://*.wide.example is listed, but stands for the names below this one, not for itself"},
+		{"another port of the same host", nil, "a.b:9000", "http://a.b:3000", "",
+			`; the page's port is not that of the Host header, "a.b:9000"`},
+		{"a proxy that changed Host", nil, "127.0.0.1:9000", "https://app.example.com", "X-Forwarded-For",
+			`; the Host header is "127.0.0.1:9000", but the request came through a proxy: ` +
+				"if that changed the header, let it pass the client's (nginx: proxy_set_header Host $http_host)"},
+		{"a proxy that dropped the port of Host", []string{"self"}, "a.b", "https://a.b:8443", "Forwarded",
+			`; the Host header is "a.b", but the request came through a proxy: ` +
+				"if that changed the header, let it pass the client's (nginx: proxy_set_header Host $http_host)"},
+	} {
+		o, err := NewOrigins(tt.allow, false, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := pageRequest(tt.host, tt.origin)
+		if tt.header != "" {
+			r.Header.Set(tt.header, "for=192.0.2.1")
+		}
+		want := fmt.Sprintf("origin %q is not allowed; to allow it, list %q under origins%s", tt.origin, tt.origin, tt.hint)
+		if err := o.Check(r); err == nil || err.Error() != want {
+			t.Errorf("%s:\n%v, want\n%s", tt.name, err, want)
+		}
+	}
+}
+
+func TestARefusedOriginOnARouteWithoutHost(t *testing.T) {
+	t.Parallel()
+	o, _ := NewOrigins(nil, false, false)
+	err := o.Check(pageRequest("a.b", "http://a.b"))
+	forbidden, ok := errors.AsType[*Forbidden](err)
+	if !ok || !strings.Contains(err.Error(), "DNS rebinding") || !strings.HasSuffix(err.Error(), "give it a host") {
+		t.Fatalf("%v", err)
+	}
+	forbidden.Route = "chat"
+	const want = `origin "http://a.b" is not allowed; to allow it, list "http://a.b" under origins of route "chat"; `
+	if !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestAnOriginThatIsNone(t *testing.T) {
+	t.Parallel()
+	o, _ := NewOrigins(nil, false, true)
+	err := o.Check(pageRequest("a.b", "https://x/\n"))
+	const want = `origin "https://x/\n" is not allowed: there must be nothing but a host and a port behind the scheme`
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	for _, long := range []string{"https://" + strings.Repeat("a", 10000), "https://" + strings.Repeat("/", 10000)} {
+		if err := o.Check(pageRequest("a.b", long)); err == nil || len(err.Error()) > 1000 {
+			t.Errorf("a long origin makes an error of %d bytes", len(err.Error()))
 		}
 	}
 }
 
 func TestCheckOrigin(t *testing.T) {
 	t.Parallel()
-	for _, s := range []string{"https://a.b", "https://*.a.b", "http://localhost:*", "https://*.a.b:*", "null", "*", "file://", "http://[::1]:1"} {
+	for _, s := range []string{"https://a.b", "https://*.a.b", "http://localhost:*", "https://*.a.b:*", "null", "self", "*", "file://", "http://[::1]:1"} {
 		if err := CheckOrigin(s); err != nil {
 			t.Errorf("%q: %v, want it to be good", s, err)
 		}
@@ -215,7 +301,7 @@ func TestCheckOrigin(t *testing.T) {
 	bad := []string{
 		"", "a.b", "https://", "https://a.b/", "https://a.b/x", "https://u@a.b", "https://*", "https://*a.b", "https://a.*.b", "https://*.",
 		"*.a.b", "https://a.b:0", "https://a.b:x", "https://a.b:1:*", "https://a.b:99999", "https://bücher.example", "https://*.10.0.0.1",
-		"https://::1", "https://[::1", "https://[a.b]", "https:///", "ht tp://a.b", "://a.b", "https://a..b", "https://.a.b", "Null", "file://:80",
+		"https://::1", "https://[::1", "https://[a.b]", "https:///", "ht tp://a.b", "://a.b", "Self", "self:*", "https://a..b", "https://.a.b", "Null", "file://:80",
 	}
 	for _, s := range bad {
 		if err := CheckOrigin(s); err == nil {

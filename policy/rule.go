@@ -15,16 +15,16 @@ const (
 
 // A Rule bounds what clients with the same value of their handshake may open and send together. Zero numbers bound nothing.
 type Rule struct {
-	// What is counted by: client.ip, user, host, claim.NAME, header.NAME, cookie.NAME, query.NAME, subprotocol.NAME, or a capture
-	// of host or path. The rule does not count a client whose handshake lacks it. IPv6 clients are counted by their /64.
+	// The value of the handshake to count by, such as `client.ip`, `header.NAME`, `cookie.NAME`, `query.NAME`, or a capture of host
+	// or path. A client whose handshake lacks it is not counted. IPv6 clients are counted by their /64.
 	Per string `yaml:"per"`
-	// The greatest number of sockets open at the same time; more are answered 429.
+	// The greatest number of sockets open at the same time; more are answered 429. 0 is no limit.
 	Connections int `yaml:"connections"`
 	// How often a socket may be opened; more are answered 429.
 	ConnectRate unit.Rate `yaml:"connect_rate"`
-	// How many messages the client may send.
+	// How often the client may send a message.
 	Messages unit.Rate `yaml:"messages"`
-	// How many bytes the client may send.
+	// How many bytes the client may send, such as `4MiB/s`.
 	Bytes unit.Rate `yaml:"bytes"`
 	// What happens beyond messages and bytes: `throttle` stops reading from the client until it is within its rate again, `close`
 	// closes the socket with 1008.
@@ -54,6 +54,14 @@ func (r *Rule) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	}
 	if r.Connections < 0 {
 		p.Add(at.Key("connections"), "must not be negative; 0 is no limit")
+	}
+	for _, rate := range []struct {
+		key  string
+		rate unit.Rate
+	}{{"connect_rate", r.ConnectRate}, {"messages", r.Messages}, {"bytes", r.Bytes}} {
+		if !rate.rate.IsOff() && rate.rate.Burst < 1 {
+			p.Add(at.Key(rate.key).Key("burst"), "must be 1 at least, else nothing passes; leave it out for the number in rate")
+		}
 	}
 	nothing := r.Connections == 0 && r.ConnectRate.IsOff() && r.Messages.IsOff() && r.Bytes.IsOff()
 	if nothing && !p.Within(at) {

@@ -23,6 +23,7 @@ type Client struct {
 	pump.Socket
 
 	proxy   *Proxy
+	terms   *terms       // those it was admitted under
 	facts   policy.Facts // without the request
 	session Session
 	place   *place
@@ -46,21 +47,24 @@ type Driver interface {
 	Wake()  // obeys changed options
 }
 
-func (p *Proxy) newClient(h *Handshake, session Session, pl *place) *Client {
+func (p *Proxy) newClient(t *terms, h *Handshake, session Session, pl *place) *Client {
 	c := &Client{
-		proxy: p, facts: cloneFacts(h.Facts), session: session, place: pl, reply: h.Reply,
+		proxy: p, terms: t, facts: cloneFacts(h.Facts), session: session, place: pl, reply: h.Reply,
 		since: time.Now(), ending: make(chan struct{}), state: h.Reply.State,
 	}
 	c.reply.Header = nil
 	c.user = cmp.Or(h.Reply.User, c.facts.User)
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.Socket = pump.Socket{
-		Deflate: h.Reply.Extensions != "", Options: p.socket.Load, Grant: pl.grant,
+		Deflate: h.Reply.Extensions != "", Options: p.socket, Grant: pl.grant,
 		Counters: pump.NewCounters(p.Metrics), Outbox: new(pump.Outbox),
 		Log: h.Log, End: c.End, Ending: c.ending,
 	}
 	return c
 }
+
+// socket is what holds for the route's sockets now.
+func (p *Proxy) socket() *pump.Options { return &p.terms.Load().Options.Socket }
 
 // upgrade answers the handshake and takes the connection out of net/http (RFC 6455, section 4.2.2). What the client sent behind
 // its handshake is kept.
@@ -117,6 +121,7 @@ func (c *Client) abandon(err error) {
 // giveBack frees what the client held. From now on nobody finds it, but a drain waits until it leaves.
 func (c *Client) giveBack() {
 	c.proxy.Hub.Retire(c)
+	c.proxy.forget(c)
 	c.Outbox.Close()
 	c.place.release()
 }
@@ -225,6 +230,17 @@ func (c *Client) Send(m ws.Message) error {
 	return nil
 }
 
+// obey makes the client follow the terms that are in force now.
+func (c *Client) obey(t *terms) {
+	t.limiter.Hold(c.place.grant, &c.facts, time.Now())
+	c.mu.Lock()
+	driver := c.driver
+	c.mu.Unlock()
+	if driver != nil {
+		driver.Wake()
+	}
+}
+
 // Attach names the driver that carries the client. A session calls it in Start.
 func (c *Client) Attach(d Driver) {
 	c.mu.Lock()
@@ -281,7 +297,7 @@ func (c *Client) SetState(state json.RawMessage) {
 // Info is what is known of the connection now.
 func (c *Client) Info() hub.Info {
 	info := hub.Info{
-		ID: c.ID(), Route: c.proxy.Route, Kind: c.proxy.Kind, Client: c.facts.Client.String(), User: c.User(),
+		ID: c.ID(), Route: c.proxy.Route, Kind: c.terms.Kind, Client: c.facts.Client.String(), User: c.User(),
 		Subprotocol: c.reply.Subprotocol, ConnectedAt: c.since.UTC(), State: c.State(),
 	}
 	info.MessagesIn, info.BytesIn, info.MessagesOut, info.BytesOut = c.Counters.Sum()

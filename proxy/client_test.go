@@ -47,7 +47,7 @@ func TestNothingIsLeftOfASocket(t *testing.T) {
 
 func TestTheAnswerIsTheBridges(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(_ *Config, b *fakeBridge) {
+	s := newStage(t, func(_ *parts, b *fakeBridge) {
 		b.open = func(_ context.Context, h *Handshake) error {
 			if !slices.Equal(h.Subprotocols, []string{"v2", "v1"}) || h.Forwarded || h.TLS || h.Client.String() != "127.0.0.1" || h.Request.URL.Path != "/chat" {
 				t.Errorf("the bridge was shown %+v", h)
@@ -73,7 +73,7 @@ func TestTheAnswerIsTheBridges(t *testing.T) {
 func TestATrustedProxySpeaksForItsClient(t *testing.T) {
 	t.Parallel()
 	forwarded := make(chan bool, 1)
-	s := newStage(t, func(c *Config, b *fakeBridge) {
+	s := newStage(t, func(c *parts, b *fakeBridge) {
 		c.Trusted = policy.Networks{policy.Loopback()}
 		b.open = func(_ context.Context, h *Handshake) error { forwarded <- h.Forwarded && h.TLS; return nil }
 	})
@@ -147,8 +147,8 @@ func TestManyEndAtOnce(t *testing.T) {
 // An End that comes before Start has returned waits for it: a session is never closed while it starts.
 func TestEndBeforeStart(t *testing.T) {
 	t.Parallel()
-	for name, change := range map[string]func(*Config, *fakeBridge){
-		"by the hub, whose drain began during the handshake": func(c *Config, b *fakeBridge) {
+	for name, change := range map[string]func(*parts, *fakeBridge){
+		"by the hub, whose drain began during the handshake": func(c *parts, b *fakeBridge) {
 			b.open = func(context.Context, *Handshake) error {
 				begin, cancel := context.WithCancel(t.Context())
 				cancel() // not to wait for the handshake itself
@@ -158,10 +158,10 @@ func TestEndBeforeStart(t *testing.T) {
 				return nil
 			}
 		},
-		"in it": func(_ *Config, b *fakeBridge) {
+		"in it": func(_ *parts, b *fakeBridge) {
 			b.start = func(c *Client) { c.End(ws.Cause{Kind: ws.ShuttingDown}) }
 		},
-		"by another meanwhile": func(_ *Config, b *fakeBridge) {
+		"by another meanwhile": func(_ *parts, b *fakeBridge) {
 			b.start = func(c *Client) {
 				var ending sync.WaitGroup
 				ending.Go(func() { c.End(ws.Cause{Kind: ws.ShuttingDown}) })
@@ -174,7 +174,7 @@ func TestEndBeforeStart(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, func(c *Config, b *fakeBridge) {
+			s := newStage(t, func(c *parts, b *fakeBridge) {
 				oneEach(c, b)
 				change(c, b)
 			})
@@ -205,7 +205,7 @@ func TestABridgeThatPanics(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := newStage(t, func(config *Config, b *fakeBridge) {
+			s := newStage(t, func(config *parts, b *fakeBridge) {
 				oneEach(config, b)
 				c.change(b)
 			})
@@ -252,7 +252,7 @@ func TestAnUpgradeThatFails(t *testing.T) {
 		for where, hijacked := range map[string]bool{"no way to the connection": false, "the client is gone": true} {
 			t.Run(where+name, func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t, func(c *Config, b *fakeBridge) {
+				s := newStage(t, func(c *parts, b *fakeBridge) {
 					oneEach(c, b)
 					if panics {
 						b.close = func(*Client, ws.Cause) { panic("oh no") }
@@ -287,7 +287,7 @@ func TestAnUpgradeThatFails(t *testing.T) {
 }
 
 // pushable lets others send to the clients.
-func pushable(_ *Config, b *fakeBridge) {
+func pushable(_ *parts, b *fakeBridge) {
 	b.open = func(_ context.Context, h *Handshake) error { h.Reply.Push = true; return nil }
 }
 
@@ -344,7 +344,7 @@ func TestSendSaysWhyNot(t *testing.T) {
 func TestWhatIsSentBeforeStartIsDelivered(t *testing.T) {
 	t.Parallel()
 	m, done := message("early")
-	s := newStage(t, func(c *Config, b *fakeBridge) {
+	s := newStage(t, func(c *parts, b *fakeBridge) {
 		pushable(c, b)
 		b.start = func(c *Client) {
 			driver := pump.NewMessages(&c.Socket)
@@ -372,7 +372,7 @@ func TestWhatIsSentBeforeStartIsDelivered(t *testing.T) {
 // The lines at a socket's open and close are an interface: operators count and search by these keys.
 func TestLogLines(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(_ *Config, b *fakeBridge) {
+	s := newStage(t, func(_ *parts, b *fakeBridge) {
 		b.open = func(_ context.Context, h *Handshake) error {
 			h.Reply = Reply{User: "ann", Subprotocol: "v1"}
 			return nil
@@ -428,7 +428,7 @@ func wantLine(t *testing.T, line, want map[string]any, others ...string) {
 
 func TestWhatIsKnownOfAClient(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(_ *Config, b *fakeBridge) {
+	s := newStage(t, func(_ *parts, b *fakeBridge) {
 		b.open = func(_ context.Context, h *Handshake) error {
 			h.Reply = Reply{User: "ann", Subprotocol: "v1", State: json.RawMessage(`{"n":1}`)}
 			return nil

@@ -83,22 +83,30 @@ type stage struct {
 	held   int // places that others hold of the route and of the program
 }
 
+// parts are what a proxy is made of.
+type parts struct {
+	Config
+	Terms
+}
+
 // newStage starts a proxy. change may be nil.
-func newStage(t *testing.T, change func(*Config, *fakeBridge)) *stage {
+func newStage(t *testing.T, change func(*parts, *fakeBridge)) *stage {
 	t.Helper()
 	s := &stage{t: t, set: metrics.New("test")}
 	s.bridge = &fakeBridge{clients: make(chan *Client, 100), causes: make(chan ws.Cause, 100)}
-	c := Config{
-		Route: "chat", Kind: "websocket", Options: DefaultOptions(), Bridge: s.bridge, Node: "n1", Hub: hub.New(),
-		Limits: policy.NewStore(100), Capacity: policy.NewCapacity(0), Metrics: s.set.Route("chat"),
-		Log: slog.New(slog.NewJSONHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	c := parts{
+		Config{
+			Route: "chat", Node: "n1", Hub: hub.New(), Limits: policy.NewStore(100), Capacity: policy.NewCapacity(0),
+			Metrics: s.set.Route("chat"), Log: slog.New(slog.NewJSONHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		},
+		Terms{Kind: "websocket", Options: DefaultOptions(), Bridge: s.bridge},
 	}
 	c.Options.Limits = nil
 	if change != nil {
 		change(&c, s.bridge)
 	}
 	var err error
-	if s.proxy, err = New(c); err != nil {
+	if s.proxy, err = New(c.Config, c.Terms); err != nil {
 		t.Fatal(err)
 	}
 	s.server = httptest.NewServer(s.proxy)

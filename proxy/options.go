@@ -8,14 +8,14 @@ import (
 
 // Options are what every kind of route shares: who may come in, how much they may send, and the life of their sockets.
 type Options struct {
-	// Origins of the pages that may open sockets here: `https://app.example.com`, `https://*.example.com`, `null`, or `*` for
-	// every page. Default: the page's host and port equal the Host header's.
+	// Origins of the pages that may open sockets here: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`,
+	// `null`, `self` for pages whose host and port equal the Host header's, or `*` for every page. Default: `self`.
 	Origins []string `yaml:"origins"`
 	// Refuse clients that send no Origin header, which all browsers do and other clients need not.
 	RequireOrigin bool `yaml:"require_origin"`
-	// What each client may open and send. The default counts by client address.
+	// What clients may open and send: a list of rules, all of which count.
 	Limits []policy.Rule `yaml:"limits"`
-	// The greatest number of open sockets on this route; more are answered 503.
+	// The greatest number of open sockets on the route; more are answered 503. 0 is no limit.
 	MaxConnections int `yaml:"max_connections"`
 	// Sizes and clocks of each socket.
 	Socket pump.Options `yaml:"socket"`

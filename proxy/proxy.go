@@ -9,62 +9,57 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"bridgehead/hub"
 	"bridgehead/internal/metrics"
+	"bridgehead/internal/seldom"
 	"bridgehead/policy"
-	"bridgehead/proxy/pump"
 	"bridgehead/ws"
 )
 
-// A Config is what one route's Proxy is made of.
+// A Config is what a Proxy is made of for as long as its route exists.
 type Config struct {
-	Route   string // its name
-	Kind    string // of its bridge: websocket, tcp or webhook
-	HasHost bool   // the route is bound to hosts
-	Options Options
-	Bridge  Bridge
-
+	Route    string // its name
 	Node     string // of this program, part of connection ids
 	Hub      *hub.Hub
 	Limits   *policy.Store
 	Capacity *policy.Capacity // of the whole program
-	Trusted  policy.Networks
 	Metrics  *metrics.Route
+	Mends    *seldom.Log // of the whole program
 	Log      *slog.Logger
 }
 
-// A Proxy serves the handshakes of one route. It is an http.Handler.
+// A Proxy serves the handshakes of one route, through all reloads. It is an http.Handler.
 type Proxy struct {
 	Config
-	origins *policy.Origins
-	limiter *policy.Limiter
-	room    *policy.Capacity // of this route
-	socket  atomic.Pointer[pump.Options]
+	room  *policy.Capacity // of this route
+	terms atomic.Pointer[terms]
+
+	mu      sync.Mutex // guards the following
+	clients map[*Client]struct{}
+	era     int
+	retired ws.Cause // of the sockets of earlier eras
 }
 
 // New builds the proxy of a route. The options have been validated.
-func New(c Config) (*Proxy, error) {
-	origins, err := policy.NewOrigins(c.Options.Origins, c.Options.RequireOrigin, c.HasHost)
+func New(c Config, t Terms) (*Proxy, error) {
+	p := &Proxy{Config: c, room: policy.NewCapacity(t.Options.MaxConnections), clients: make(map[*Client]struct{})}
+	first, err := p.Prepare(t)
 	if err != nil {
 		return nil, err
 	}
-	limiter, err := c.Limits.Limiter(c.Route, c.Options.Limits)
-	if err != nil {
-		return nil, err
-	}
-	p := &Proxy{Config: c, origins: origins, limiter: limiter, room: policy.NewCapacity(c.Options.MaxConnections)}
 	p.Log = c.Log.With("route", c.Route)
-	p.socket.Store(&c.Options.Socket)
+	p.terms.Store(first.terms)
 	return p, nil
 }
 
 // ServeHTTP takes a client from its handshake to the start of its traffic. The socket lives on after it returns.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	began := time.Now()
-	h, err := p.handshake(r)
+	began, t := time.Now(), p.terms.Load()
+	h, err := p.handshake(t, r)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
 		return
@@ -74,19 +69,20 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.Hub.Leave()
-	place, err := p.admit(h, began)
+	place, err := p.admit(t, h, began)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
 		return
 	}
-	session, err := p.open(r.Context(), h)
+	session, err := p.open(r.Context(), t.Bridge, h)
 	if err != nil {
 		place.release()
 		p.refuse(w, r, h.Log, err, began)
 		return
 	}
-	c := p.newClient(h, session, place)
+	c := p.newClient(t, h, session, place)
 	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
+	p.enter(c)
 	if err := c.upgrade(w, h); err != nil {
 		p.Metrics.Handshake(metrics.Failed, time.Since(began))
 		c.abandon(err)
@@ -97,11 +93,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // handshake reads what is known of the client. The Handshake is usable for the log even when there is an error.
-func (p *Proxy) handshake(r *http.Request) (*Handshake, error) {
-	addr, secure := p.Trusted.Client(r)
+func (p *Proxy) handshake(t *terms, r *http.Request) (*Handshake, error) {
+	addr, secure := t.Trusted.Client(r)
 	h := &Handshake{
 		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure},
-		Forwarded: p.Trusted.Trusts(r),
+		Forwarded: t.Trusted.Trusts(r),
 		Metrics:   p.Metrics,
 	}
 	h.Log = p.Log.With("conn", h.ConnID, "client", addr.String())
@@ -115,11 +111,11 @@ func (p *Proxy) handshake(r *http.Request) (*Handshake, error) {
 func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(rand.Text()) }
 
 // admit asks the policies, the cheap ones first.
-func (p *Proxy) admit(h *Handshake, now time.Time) (*place, error) {
-	if err := p.origins.Check(h.Request); err != nil {
+func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (*place, error) {
+	if err := t.origins.Check(h.Request); err != nil {
 		return nil, forbidden(err)
 	}
-	grant, err := p.limiter.Admit(&h.Facts, now)
+	grant, err := t.limiter.Admit(&h.Facts, now)
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +144,7 @@ func (p *place) release() {
 }
 
 // open opens the bridge. A panic in it is this client's 500 and nobody else's trouble.
-func (p *Proxy) open(ctx context.Context, h *Handshake) (session Session, err error) {
+func (p *Proxy) open(ctx context.Context, bridge Bridge, h *Handshake) (session Session, err error) {
 	began := time.Now()
 	defer func() {
 		if v := recover(); v != nil {
@@ -161,7 +157,7 @@ func (p *Proxy) open(ctx context.Context, h *Handshake) (session Session, err er
 		}
 		p.Metrics.Backend("open", outcome, time.Since(began))
 	}()
-	return p.Bridge.Open(ctx, h)
+	return bridge.Open(ctx, h)
 }
 
 // cloneFacts keeps what outlives the request, without the memory of the request.

@@ -18,13 +18,13 @@ import (
 )
 
 // oneEach is a limit of one socket per client address, which tells whether a grant was given back.
-func oneEach(c *Config, _ *fakeBridge) {
+func oneEach(c *parts, _ *fakeBridge) {
 	c.Options.Limits = []policy.Rule{{Per: "client.ip", Connections: 1}}
 }
 
 // failing makes the bridge fail.
-func failing(err error) func(*Config, *fakeBridge) {
-	return func(_ *Config, b *fakeBridge) { b.open = func(context.Context, *Handshake) error { return err } }
+func failing(err error) func(*parts, *fakeBridge) {
+	return func(_ *parts, b *fakeBridge) { b.open = func(context.Context, *Handshake) error { return err } }
 }
 
 // timeout is an error of the network's kind that says timeout.
@@ -45,7 +45,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name    string
-		change  func(*Config, *fakeBridge)
+		change  func(*parts, *fakeBridge)
 		prepare func(*stage)
 		line    string // of the handshake
 		status  int
@@ -55,18 +55,18 @@ func TestRefusals(t *testing.T) {
 		body    string // a part of it
 		asked   int64  // how often the bridge was
 	}{
-		{"no handshake", nil, nil, "Sec-WebSocket-Version: 8", 400, "handshake", "DEBUG", "", "2 Sec-WebSocket-Version headers", 0},
+		{"no handshake", nil, nil, "Sec-WebSocket-Version: 8", 400, "handshake", "INFO", "", "2 Sec-WebSocket-Version headers", 0},
 		{"a page of another host", nil, nil, "Origin: https://evil.example", 403, "origin", "INFO", "", "this page may not", 0},
-		{"no page where one is needed", func(c *Config, _ *fakeBridge) { c.Options.RequireOrigin = true },
+		{"no page where one is needed", func(c *parts, _ *fakeBridge) { c.Options.RequireOrigin = true },
 			nil, "", 403, "origin", "INFO", "", "this page may not", 0},
-		{"too many attempts", func(c *Config, _ *fakeBridge) {
+		{"too many attempts", func(c *parts, _ *fakeBridge) {
 			c.Options.Limits = []policy.Rule{{Per: "client.ip", ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
-		}, again, "", 429, "limit", "DEBUG", "90", "too many connections or attempts", 0},
-		{"the route is full", func(c *Config, _ *fakeBridge) { c.Options.MaxConnections = 1 },
+		}, again, "", 429, "limit", "INFO", "90", "too many connections or attempts", 0},
+		{"the route is full", func(c *parts, _ *fakeBridge) { c.Options.MaxConnections = 1 },
 			full, "", 503, "capacity", "WARN", "5", "no room", 0},
-		{"the program is full", func(c *Config, _ *fakeBridge) { c.Capacity = policy.NewCapacity(1) },
+		{"the program is full", func(c *parts, _ *fakeBridge) { c.Capacity = policy.NewCapacity(1) },
 			full, "", 503, "capacity", "WARN", "5", "no room", 0},
-		{"the program ends", func(c *Config, _ *fakeBridge) { drain(c.Hub) },
+		{"the program ends", func(c *parts, _ *fakeBridge) { drain(c.Hub) },
 			nil, "", 503, "draining", "WARN", "5", "no room", 0},
 		{"the backend is dead", failing(errors.New("connection refused")), nil, "", 502, "backend", "WARN", "", "cannot be reached", 1},
 		{"the backend is slow", failing(fmt.Errorf("dial: %w", timeout{errors.New("i/o timeout")})),
@@ -76,7 +76,7 @@ func TestRefusals(t *testing.T) {
 		{"the bridge refuses", failing(fmt.Errorf("x: %w", &Refusal{Status: 401, Reason: "upstream", Header: http.Header{
 			"Www-Authenticate": {"Basic"}, "Content-Type": {"text/html"}, "Retry-After": {"7"},
 		}, Body: []byte("<b>who?")})), nil, "", 401, "upstream", "INFO", "7", "<b>who?", 1},
-		{"the bridge panics", func(_ *Config, b *fakeBridge) {
+		{"the bridge panics", func(_ *parts, b *fakeBridge) {
 			b.open = func(context.Context, *Handshake) error { panic("oh no") }
 		}, nil, "", 500, "internal", "WARN", "", "", 1},
 		{"the client has left", failing(fmt.Errorf("dial: %w", context.Canceled)), nil, "", 499, "client gone", "DEBUG", "", "", 1},
@@ -120,7 +120,7 @@ func TestRefusals(t *testing.T) {
 // The cheap questions come first, the bridge last, and whatever an earlier one gave is taken back when a later one refuses.
 func TestTheOrderOfPolicies(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, func(c *Config, b *fakeBridge) {
+	s := newStage(t, func(c *parts, b *fakeBridge) {
 		oneEach(c, b)
 		failing(errors.New("dead"))(c, b)
 		c.Options.MaxConnections = 1
@@ -129,7 +129,7 @@ func TestTheOrderOfPolicies(t *testing.T) {
 	open := s.proxy.Hub
 	s.proxy.Hub = hub.New()
 	drain(s.proxy.Hub)
-	grant, err := s.proxy.limiter.Admit(&policy.Facts{Request: new(http.Request), Client: policy.Peer(&http.Request{RemoteAddr: "127.0.0.1:1"})}, time.Now())
+	grant, err := s.proxy.terms.Load().limiter.Admit(&policy.Facts{Request: new(http.Request), Client: policy.Peer(&http.Request{RemoteAddr: "127.0.0.1:1"})}, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestARequestThatIsNoUpgradeKeepsItsConnection(t *testing.T) {
 func TestAClientThatLeavesWhileTheBridgeOpens(t *testing.T) {
 	t.Parallel()
 	asked, left := make(chan struct{}), make(chan error, 1)
-	s := newStage(t, func(c *Config, b *fakeBridge) {
+	s := newStage(t, func(c *parts, b *fakeBridge) {
 		oneEach(c, b)
 		b.open = func(ctx context.Context, _ *Handshake) error {
 			close(asked)
@@ -220,7 +220,7 @@ func TestNewReportsWhatCannotWork(t *testing.T) {
 		`origin "x"`:     {Origins: []string{"x"}},
 		"limits[0]: per": {Limits: []policy.Rule{{Per: "a b"}}},
 	} {
-		if _, err := New(Config{Options: o, Limits: policy.NewStore(1)}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(Config{Limits: policy.NewStore(1)}, Terms{Options: o}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bridgehead/internal/metrics"
+	"bridgehead/internal/seldom"
 	"bridgehead/policy"
 	"bridgehead/ws"
 )
@@ -49,10 +50,16 @@ func forbidden(err error) *Refusal {
 	return &Refusal{Status: http.StatusForbidden, Reason: "origin", Err: err, Body: []byte("this page may not open a socket here\n")}
 }
 
+// shortages say for the log why there is no room.
+var shortages = map[string]string{
+	"capacity": "every place is taken; to have more, raise max_connections, the route's or the program's",
+	"draining": "the program is ending",
+}
+
 func unavailable(reason string) *Refusal {
 	return &Refusal{
 		Status: http.StatusServiceUnavailable, Header: retryAfter(fullRetry), Reason: reason,
-		Err: fmt.Errorf("no room: %s", reason), Body: []byte("no room for another socket now\n"),
+		Err: fmt.Errorf("no room: %s", shortages[reason]), Body: []byte("no room for another socket now\n"),
 	}
 }
 
@@ -74,7 +81,7 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger,
 	refused := refusal(err)
 	p.Metrics.Refused(refused.Reason)
 	p.Metrics.Handshake(refused.outcome(), time.Since(began))
-	log.Log(r.Context(), refused.level(), "refused", "status", refused.Status, "reason", refused.Reason, "error", refused.Error())
+	p.tell(log, refused)
 
 	h := w.Header()
 	for name, values := range refused.Header {
@@ -91,6 +98,32 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger,
 	w.Write(refused.Body)
 }
 
+// tell logs a refusal. The first of its sort in an interval is heard, and the others are there for whoever debugs.
+func (p *Proxy) tell(log *slog.Logger, refused *Refusal) {
+	if page, ok := errors.AsType[*policy.Forbidden](refused); ok {
+		page.Route = p.Route
+	}
+	args := []any{"status", refused.Status, "reason", refused.Reason, "error", refused.Error()}
+	if refused.Status == clientClosedRequest { // nobody is there to mend it
+		log.Debug("refused", args...)
+		return
+	}
+	p.Mends.Log(log, refused.level(), seldom.Event{Kind: p.Route + " " + refused.Reason, Detail: refused.sort()}, "refused", args...)
+}
+
+// sort tells a refusal from others with its reason, such as by the origin or the backend. An error whose text differs each time,
+// as by a port, has a Key.
+func (r *Refusal) sort() string {
+	type keyed interface {
+		error
+		Key() string
+	}
+	if e, ok := errors.AsType[keyed](r); ok {
+		return e.Key()
+	}
+	return r.Error()
+}
+
 // outcome tells a client that was not let in from a backend, or a program, that could not take it.
 func (r *Refusal) outcome() string {
 	switch r.Status {
@@ -100,14 +133,11 @@ func (r *Refusal) outcome() string {
 	return metrics.Refused
 }
 
-// level is how loud a refusal is in the log: faults of ours and of backends are warnings; what anybody on the internet can
-// cause as often as they like is kept low.
+// level is how loud a refusal is when it is heard: faults of ours and of backends are warnings; the others are a client's fault,
+// or the configuration's.
 func (r *Refusal) level() slog.Level {
-	switch {
-	case r.Status >= http.StatusInternalServerError:
+	if r.Status >= http.StatusInternalServerError {
 		return slog.LevelWarn
-	case r.Reason == "handshake", r.Reason == "limit", r.Status == clientClosedRequest:
-		return slog.LevelDebug
 	}
 	return slog.LevelInfo
 }

@@ -5,119 +5,220 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"bridgehead/admin"
 	"bridgehead/config"
+	"bridgehead/internal/seldom"
 	"bridgehead/routes"
+	certs "bridgehead/tls"
 	"bridgehead/ws"
 )
 
-// A front is one open listener with the HTTP server behind it.
+// A front is one HTTP server on an open socket. When its options change, a reload puts another front on the same socket.
 type front struct {
-	name     string
-	public   bool // for clients; the others are for operators and applications
-	secure   bool
-	listener net.Listener
-	server   *http.Server
-	log      *slog.Logger
+	name    string
+	options any  // from the configuration; equal ones make the same front
+	public  bool // for clients; the others are for operators and applications
+	secure  bool
+	socket  net.Listener // outlives the front if the next one listens there too
+	lease   *lease
+	server  *http.Server
+	address string
+	served  chan struct{} // closed when the server has ended; nil: it never began
+	log     *slog.Logger
 }
 
-// open opens all listeners. Those that did open stand in s.fronts, also when it fails.
-func (s *Server) open() error {
-	for i := range s.config.Listeners {
-		if err := s.openPublic(&s.config.Listeners[i]); err != nil {
+// key names where a front listens. Ports that the system chooses are told apart by the names of their listeners.
+func (f *front) key(address string) string {
+	if strings.HasSuffix(address, ":0") {
+		return f.name + " " + address
+	}
+	return address
+}
+
+// planFronts opens what is new. Fronts whose options did not change are kept.
+func (p *plan) planFronts() error {
+	for i := range p.config.Listeners {
+		o := p.config.Listeners[i]
+		f := &front{name: o.Name, options: o, public: true, secure: o.TLS}
+		if err := p.planFront(f, o.Address, listenTCP, func() { p.server.public(f, &o) }); err != nil {
 			return err
 		}
 	}
-	c := admin.Config{
-		Hub: s.hub, Metrics: s.metrics, Log: s.log, Version: s.version, Ready: s.ready, AdminTokens: s.config.Admin.Tokens,
+	s, c := p.server, p.config
+	api := admin.Config{
+		Hub: s.hub, Metrics: s.metrics, Log: s.log, Version: s.version, Ready: s.ready, AdminTokens: c.Admin.Tokens, Reload: s.reloadCall,
 	}
-	if s.config.Push != nil {
-		c.PushTokens = s.config.Push.Tokens
-	}
-	api := admin.New(c)
-	if err := s.openPrivate("admin", s.config.Admin.Address, api.Admin()); err != nil || s.config.Push == nil {
+	operators := &front{name: "admin", options: c.Admin}
+	err := p.planFront(operators, c.Admin.Address, admin.Listen, func() { s.private(operators, admin.New(api).Admin()) })
+	if err != nil || c.Push == nil {
 		return err
 	}
-	return s.openPrivate("push", s.config.Push.Address, api.Push())
+	api.PushTokens = c.Push.Tokens
+	applications := &front{name: "push", options: *c.Push}
+	return p.planFront(applications, c.Push.Address, admin.Listen, func() { s.private(applications, admin.New(api).Push()) })
 }
 
-func (s *Server) openPublic(o *config.Listener) error {
-	l, err := net.Listen("tcp", o.Address)
-	if err != nil {
-		return listenError(o.Name, err)
+func listenTCP(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+
+// planFront keeps the front that listens at an address, or takes its socket over, or opens one. build makes the server behind f.
+func (p *plan) planFront(f *front, address string, listen func(string) (net.Listener, error), build func()) error {
+	f.log = p.server.log.With("listener", f.name)
+	for _, old := range p.was.fronts {
+		if old.key(old.address) != f.key(address) {
+			continue
+		}
+		if reflect.DeepEqual(old.options, f.options) {
+			p.fronts = append(p.fronts, old)
+			return nil
+		}
+		f.socket = old.socket
 	}
-	f := s.newFront(o.Name, l, s.limitBody(s.root(o), int64(o.BodySize)))
-	f.public = true
-	f.server.ReadHeaderTimeout = o.HeaderTimeout // TLS handshakes are bound by it too
-	f.server.ReadTimeout = o.BodyTimeout
-	f.server.IdleTimeout = o.KeepAlive
-	f.server.MaxHeaderBytes = int(o.HeaderSize)
-	if o.TLS {
-		f.secure = true
-		f.listener = tls.NewListener(l, s.certs.TLSConfig())
+	if f.socket == nil {
+		socket, err := listen(address)
+		if err != nil {
+			return p.listenError(f.name, err)
+		}
+		f.socket = socket
+		p.undo = append(p.undo, func() { socket.Close() })
 	}
+	f.address, f.lease = address, &lease{Listener: f.socket}
+	build()
+	p.fronts = append(p.fronts, f)
 	return nil
 }
 
-func (s *Server) openPrivate(name, address string, h http.Handler) error {
-	l, err := admin.Listen(address)
-	if err != nil {
-		return listenError(name, err)
-	}
-	f := s.newFront(name, l, h)
-	f.server.ReadHeaderTimeout = 10 * time.Second
-	f.server.ReadTimeout = time.Minute
-	f.server.IdleTimeout = 2 * time.Minute
-	return nil
-}
-
-func listenError(name string, err error) error {
+func (p *plan) listenError(name string, err error) error {
 	err = fmt.Errorf("listener %s: %w", name, err)
 	switch text := err.Error(); {
 	case strings.Contains(text, "permission denied"):
 		return fmt.Errorf("%w; ports below 1024 need root, or the capability CAP_NET_BIND_SERVICE", err)
+	case strings.Contains(text, "address already in use") && len(p.was.fronts) > 0:
+		return fmt.Errorf("%w; if it is another listener of this program that has the port, change it in two steps, or restart", err)
 	case strings.Contains(text, "address already in use"):
 		return fmt.Errorf("%w; stop the program that listens there, or choose another address", err)
 	}
 	return err
 }
 
-func (s *Server) newFront(name string, l net.Listener, h http.Handler) *front {
-	f := &front{name: name, listener: l, log: s.log.With("listener", name)}
+// public makes the server for clients.
+func (s *Server) public(f *front, o *config.Listener) {
+	f.server = s.newHTTP(f, s.limitBody(s.root(o), int64(o.BodySize)))
+	f.server.ReadHeaderTimeout = o.HeaderTimeout // TLS handshakes are bound by it too
+	f.server.ReadTimeout = o.BodyTimeout
+	f.server.IdleTimeout = o.KeepAlive
+	f.server.MaxHeaderBytes = int(o.HeaderSize)
+	if o.TLS {
+		f.server.TLSConfig = certs.ServerTLS(s.certs)
+	}
+}
+
+// private makes the server for operators or applications.
+func (s *Server) private(f *front, h http.Handler) {
+	f.server = s.newHTTP(f, h)
+	f.server.ReadHeaderTimeout = 10 * time.Second
+	f.server.ReadTimeout = time.Minute
+	f.server.IdleTimeout = 2 * time.Minute
+}
+
+func (s *Server) newHTTP(f *front, h http.Handler) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true) // an upgrade needs it, and no listener promises more
-	f.server = &http.Server{
+	return &http.Server{
 		Handler: h, Protocols: protocols, DisableGeneralOptionsHandler: true,
-		ErrorLog: slog.NewLogLogger(f.log.Handler(), slog.LevelDebug), // what strangers do to a port is no news
+		ErrorLog: log.New(&errorLog{f.log, s.mends}, "", 0),
 	}
-	s.fronts = append(s.fronts, f)
-	return f
+}
+
+// An errorLog takes what net/http has to say about connections. What strangers do to a port is no news, but for the mistakes that
+// have a mend.
+type errorLog struct {
+	log   *slog.Logger
+	mends *seldom.Log
+}
+
+// Write is io.Writer's; it is called once for each line.
+func (l *errorLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if mend := certs.Mend(text); mend != "" {
+		l.mends.Log(l.log, slog.LevelInfo, seldom.Event{Kind: "TLS", Detail: mend}, "TLS handshake failed", "error", text+"; "+mend)
+	} else {
+		l.log.Debug(text)
+	}
+	return len(line), nil
 }
 
 func (f *front) serve() {
-	if err := f.server.Serve(f.listener); !errors.Is(err, http.ErrServerClosed) {
+	defer close(f.served)
+	var l net.Listener = f.lease
+	if f.secure {
+		l = tls.NewListener(l, f.server.TLSConfig)
+	}
+	f.lease.begin()
+	if err := f.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		f.log.Error("the listener failed", "error", err)
 	}
 }
 
-// stopAccepting closes the listener, and the connections that wait for a request. Upgraded sockets live on.
-func (f *front) stopAccepting() {
+// close stops to accept, and ends the connections that wait for a request. Requests under way and upgraded sockets live on. The
+// socket stays open, and whatever queues on it waits.
+func (f *front) close() {
 	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // not to wait for requests under way: they are answered while the sockets drain
+	cancel() // not to wait for requests under way
 	if err := f.server.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		f.log.Warn("stop accepting", "error", err)
 	}
+	f.lease.Close() // in case it never served
+	if f.served != nil {
+		<-f.served
+	}
 }
 
+// stop ends all at once.
 func (f *front) stop() {
 	f.server.Close()
-	f.listener.Close() // in case it never served
+	f.lease.Close()
+	f.socket.Close()
+}
+
+// A lease lets one HTTP server accept on a socket until it is closed; the socket is then free for the next.
+type lease struct {
+	net.Listener
+	ended atomic.Bool
+}
+
+// begin undoes what the end of the lease before has done to the socket.
+func (l *lease) begin() { l.setDeadline(time.Time{}) }
+
+// Accept is net.Listener's.
+func (l *lease) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil && l.ended.Load() {
+		return nil, net.ErrClosed
+	}
+	return conn, err
+}
+
+// Close ends the lease: a blocked Accept returns.
+func (l *lease) Close() error {
+	if !l.ended.Swap(true) {
+		l.setDeadline(time.Now())
+	}
+	return nil
+}
+
+func (l *lease) setDeadline(t time.Time) {
+	if socket, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok { // as those of TCP and unix sockets are
+		socket.SetDeadline(t)
+	}
 }
 
 // root is what a listener for clients does with a request.
@@ -132,7 +233,7 @@ func (s *Server) root(o *config.Listener) http.Handler {
 			http.Error(w, "CONNECT is not for this server", http.StatusMethodNotAllowed)
 			return
 		}
-		match, ok := s.table.Load().Match(name, r)
+		match, ok := s.now.Load().table.Match(name, r)
 		if !ok {
 			s.metrics.Unrouted("no route")
 			s.log.Debug("no route", "host", r.Host, "path", r.URL.Path, "listener", name)
@@ -178,9 +279,9 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request) {
 
 // securePort is the port of the first listener with TLS.
 func (s *Server) securePort() string {
-	for _, f := range s.fronts {
+	for _, f := range s.now.Load().fronts {
 		if f.public && f.secure {
-			_, port, _ := net.SplitHostPort(f.listener.Addr().String())
+			_, port, _ := net.SplitHostPort(f.socket.Addr().String())
 			return port
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,68 +19,71 @@ const maxLeaves = 4096
 // The root lies in the state directory; the intermediate, which signs, lives in memory alone. Nothing runs in the background:
 // whatever is due is made by the handshake that needs it.
 type authority struct {
-	root  *root
-	hosts *hosts
-	log   *slog.Logger
+	root *root
+	log  *slog.Logger
 
 	mu           sync.Mutex // guards the following
 	intermediate *identity
-	leaves       map[string]*list.Element // by subject
+	leaves       map[string]*list.Element // by key
 	recent       *list.List               // of *leaf, the last one used first
 }
 
-// A leaf is a certificate that was made for subject.
+// A leaf is a certificate that was made for the subject, and the addresses beside it, that key names.
 type leaf struct {
 	*identity
-	subject string
-	sent    *tls.Certificate
+	key  string
+	sent *tls.Certificate
 }
 
-func newAuthority(state string, hosts *hosts, log *slog.Logger) (*authority, error) {
+func newAuthority(state string, log *slog.Logger) (*authority, error) {
 	root, err := openRoot(state, log)
 	if err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
-	return &authority{root: root, hosts: hosts, log: log, leaves: make(map[string]*list.Element), recent: list.New()}, nil
+	return &authority{root: root, log: log, leaves: make(map[string]*list.Element), recent: list.New()}, nil
 }
 
 // certificate is a source.
 func (a *authority) certificate(q asked) (*tls.Certificate, error) {
 	switch {
 	case q.name == "" && q.addr.IsValid():
-		return a.leaf(q.addr.String())
+		return a.leaf(q.addr.String(), q.hosts.ips)
 	case q.name == "":
-		return a.leaf(netip.IPv6Loopback().String())
-	case q.name == "localhost" || a.hosts.serve(q.name):
-		return a.leaf(a.hosts.subject(q.name))
+		return a.leaf(netip.IPv6Loopback().String(), q.hosts.ips)
+	case q.name == "localhost" || q.hosts.serve(q.name):
+		return a.leaf(q.hosts.subject(q.name), nil)
 	}
 	return nil, nil
 }
 
-// leaf returns the certificate for a subject, and makes it if there is none or if it is due.
-func (a *authority) leaf(subject string) (*tls.Certificate, error) {
-	now := time.Now()
-	if cert := a.cached(subject, now); cert != nil {
+// leaf returns the certificate for a subject, which holds also these addresses if the subject is one, and makes it if there is
+// none or if it is due.
+func (a *authority) leaf(subject string, also []net.IP) (*tls.Certificate, error) {
+	now, key := time.Now(), subject
+	if len(also) > 0 {
+		key = fmt.Sprint(subject, also)
+	}
+	if cert := a.cached(key, now); cert != nil {
 		return cert, nil
 	}
 	issuer, err := a.issuer(now)
 	if err != nil {
 		return nil, fmt.Errorf("local CA: %w", err)
 	}
-	made, err := issueLeaf(subject, a.hosts.ips, issuer, now)
+	made, err := issueLeaf(subject, also, issuer, now)
 	if err != nil {
 		return nil, fmt.Errorf("local CA: make a certificate for %q: %w", subject, err)
 	}
 	a.log.Debug("the local CA made a certificate", "subject", subject, "until", made.cert.NotAfter)
-	l := &leaf{made, subject, tlsCertificate(made, issuer)}
+	l := &leaf{made, key, tlsCertificate(made, issuer)}
 	a.keep(l)
 	return l.sent, nil
 }
 
-func (a *authority) cached(subject string, now time.Time) *tls.Certificate {
+func (a *authority) cached(key string, now time.Time) *tls.Certificate {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e, ok := a.leaves[subject]
+	e, ok := a.leaves[key]
 	if !ok {
 		return nil
 	}
@@ -91,17 +95,17 @@ func (a *authority) cached(subject string, now time.Time) *tls.Certificate {
 	return l.sent
 }
 
-// keep puts a leaf in the place of the older one for its subject.
+// keep puts a leaf in the place of the older one of its key.
 func (a *authority) keep(l *leaf) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if old, ok := a.leaves[l.subject]; ok {
+	if old, ok := a.leaves[l.key]; ok {
 		a.recent.Remove(old)
 	}
-	a.leaves[l.subject] = a.recent.PushFront(l)
+	a.leaves[l.key] = a.recent.PushFront(l)
 	if a.recent.Len() > maxLeaves {
 		last := a.recent.Remove(a.recent.Back()).(*leaf)
-		delete(a.leaves, last.subject)
+		delete(a.leaves, last.key)
 	}
 }
 

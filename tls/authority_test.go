@@ -94,13 +94,26 @@ func TestAnAddressInPlaceOfANameIsNoName(t *testing.T) {
 // handshake joins a client and a server by a pipe, which, other than a socket, keeps to the fake time of a bubble.
 func handshake(t *testing.T, c *Certs, config *tls.Config) tls.ConnectionState {
 	t.Helper()
+	return handshakeWith(t, ServerTLS(func() *Certs { return c }), config)
+}
+
+func handshakeWith(t *testing.T, server, config *tls.Config) tls.ConnectionState {
+	t.Helper()
 	near, far := net.Pipe()
 	defer near.Close()
 	defer far.Close()
 	client := tls.Client(near, config)
 	result := make(chan error, 1)
-	go func() { result <- client.Handshake() }()
-	if err := errors.Join(tls.Server(far, c.TLSConfig()).Handshake(), <-result); err != nil {
+	go func() {
+		err := client.Handshake()
+		if err == nil {
+			_, err = client.Read(make([]byte, 1)) // a ticket comes before it
+		}
+		result <- err
+	}()
+	accepted := tls.Server(far, server)
+	_, err := accepted.Write([]byte{'.'})
+	if err := errors.Join(err, <-result); err != nil {
 		t.Fatal(err)
 	}
 	return client.ConnectionState()
@@ -163,7 +176,7 @@ func TestAnExpiredRootSignsNothing(t *testing.T) {
 			t.Errorf("80 days before the end of the root:\n%s", l)
 		}
 		time.Sleep(80*24*time.Hour + time.Second)
-		if _, err := c.authority.leaf("localhost"); err == nil || !strings.Contains(err.Error(), "expired") {
+		if _, err := c.authority.leaf("localhost", nil); err == nil || !strings.Contains(err.Error(), "expired") {
 			t.Errorf("error %v, want that the root expired", err)
 		}
 	})
@@ -171,17 +184,17 @@ func TestAnExpiredRootSignsNothing(t *testing.T) {
 
 func TestLeavesAreBounded(t *testing.T) {
 	t.Parallel()
-	a, err := newAuthority(t.TempDir(), newHosts([]string{""}), newLogs().logger())
+	a, err := newAuthority(t.TempDir(), newLogs().logger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	kept, err := a.leaf("kept.example")
+	kept, err := a.leaf("kept.example", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	again := func() {
 		t.Helper()
-		if cert, err := a.leaf("kept.example"); cert != kept {
+		if cert, err := a.leaf("kept.example", nil); cert != kept {
 			t.Fatalf("a leaf in use was dropped (error %v)", err)
 		}
 	}
@@ -199,7 +212,7 @@ func TestLeavesAreBounded(t *testing.T) {
 }
 
 func BenchmarkMakeLeaf(b *testing.B) {
-	a, err := newAuthority(b.TempDir(), newHosts(nil), newLogs().logger())
+	a, err := newAuthority(b.TempDir(), newLogs().logger())
 	if err != nil {
 		b.Fatal(err)
 	}

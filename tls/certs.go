@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync/atomic"
+
+	"bridgehead/internal/seldom"
 )
 
 // Certs answers TLS handshakes. Its methods may be called from any goroutine.
@@ -15,6 +18,8 @@ type Certs struct {
 	sources   []source   // asked in this order
 	pairs     *pairs     // nil: no files
 	authority *authority // nil: no local authority
+	hosts     atomic.Pointer[hosts]
+	told      *seldom.Log
 }
 
 // A source is one origin of certificates. It returns nil where it has none for a client: the next one is asked. An error ends
@@ -25,25 +30,33 @@ type source func(asked) (*tls.Certificate, error)
 // exact, `*.example.com` (a `*` stands for one label), or "" for any. state is the directory that keeps the local authority.
 // An error names the file and what to do about it.
 func New(o Options, names []string, state string, log *slog.Logger) (*Certs, error) {
-	c := &Certs{log: log}
-	hosts := newHosts(names)
+	c := &Certs{log: log, told: seldom.New()}
 	var err error
 	if o.Internal {
-		if c.authority, err = newAuthority(state, hosts, log); err != nil {
+		if c.authority, err = newAuthority(state, log); err != nil {
 			return nil, err
 		}
 		c.sources = append(c.sources, c.authority.certificate)
 	}
 	if len(o.Files) > 0 {
-		if c.pairs, err = newPairs(o.Files, hosts, log); err != nil {
+		if c.pairs, err = newPairs(o.Files, c.told, log); err != nil {
 			return nil, err
 		}
 		c.sources = append([]source{c.pairs.certificate}, append(c.sources, c.pairs.fallback)...)
-		if !o.Internal {
-			c.pairs.warnOfGaps(names)
-		}
 	}
+	c.hosts.Store(newHosts(nil))
+	c.Serve(names)
 	return c, nil
+}
+
+// Serve puts other hosts in the place of those that New was given. The next handshake is answered by them; the certificates that
+// were made for hosts which stay are kept.
+func (c *Certs) Serve(names []string) {
+	now := newHosts(names)
+	before := c.hosts.Swap(now)
+	if c.pairs != nil && c.authority == nil {
+		c.pairs.warnOfGaps(now, before)
+	}
 }
 
 // Close stops watching the files and waits until that has ended. The certificates stay usable.
@@ -62,12 +75,15 @@ func (c *Certs) Root() (pem []byte, path string, ok bool) {
 	return c.authority.root.pem, c.authority.root.path, true
 }
 
-// TLSConfig returns a new configuration for a listener: TLS 1.2 and 1.3, HTTP/1.1 alone.
-func (c *Certs) TLSConfig() *tls.Config {
+// ServerTLS returns a new configuration for a listener: TLS 1.2 and 1.3, HTTP/1.1 alone. Each handshake is answered by what get
+// gives at that moment, so that others can take its place while the listener, and the keys of its session tickets, live on.
+func ServerTLS(get func() *Certs) *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		NextProtos:     []string{"http/1.1"},
-		GetCertificate: c.certificate,
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"},
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return get().certificate(hello)
+		},
 		CipherSuites: []uint16{ // of TLS 1.2: forward secret and authenticated; those of 1.3 are all both
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
 			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
@@ -79,22 +95,30 @@ func (c *Certs) TLSConfig() *tls.Config {
 	}
 }
 
-// certificate is tls.Config.GetCertificate.
+// certificate is for tls.Config.GetCertificate.
 func (c *Certs) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	q := newAsked(hello)
+	q.hosts = c.hosts.Load()
 	for _, source := range c.sources {
 		if cert, err := source(q); cert != nil || err != nil {
 			return cert, err
 		}
 	}
-	c.log.Debug("TLS handshake refused: there is neither a route nor a certificate for this host",
-		"host", hello.ServerName, "client", hello.Conn.RemoteAddr().String())
+	q.tell(c.log, c.told, "TLS handshake refused", "no route and no certificate has this host; "+
+		"give a route this host, or list a certificate that holds it under certificates.files")
 	return nil, nil // crypto/tls makes of this the alert unrecognized_name (RFC 6066, section 3); of an error, internal_error
+}
+
+// tell logs what is wrong with the host that a client named, to be heard once for each host in an interval.
+func (q asked) tell(log *slog.Logger, told *seldom.Log, message, err string) {
+	told.Log(log, slog.LevelInfo, seldom.Event{Kind: message, Detail: q.name}, message,
+		"host", q.hello.ServerName, "client", q.hello.Conn.RemoteAddr().String(), "error", err)
 }
 
 // asked is whom a client wants to see proven: the host that it named, or else the address that it reached.
 type asked struct {
 	hello *tls.ClientHelloInfo
+	hosts *hosts     // that are served
 	name  string     // lower case; "" if it named none
 	addr  netip.Addr // while name is ""; invalid on listeners that have no IP address
 }

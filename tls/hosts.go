@@ -8,7 +8,8 @@ import (
 
 // hosts are the names that the routes serve.
 type hosts struct {
-	any       bool // some route takes every host
+	names     map[string]bool // all of them as they are listed, in lower case
+	any       bool            // some route takes every host
 	exact     map[string]bool
 	wildcards map[string]bool // by what follows their leading "*."
 	others    [][]string      // patterns with a "*" elsewhere, as labels
@@ -16,9 +17,13 @@ type hosts struct {
 }
 
 func newHosts(names []string) *hosts {
-	h := &hosts{exact: make(map[string]bool), wildcards: make(map[string]bool)}
+	h := &hosts{names: make(map[string]bool), exact: make(map[string]bool), wildcards: make(map[string]bool)}
 	for _, name := range names {
-		h.add(strings.ToLower(strings.TrimSuffix(name, ".")))
+		name = strings.ToLower(strings.TrimSuffix(name, "."))
+		if !h.names[name] {
+			h.names[name] = true
+			h.add(name)
+		}
 	}
 	return h
 }

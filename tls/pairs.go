@@ -7,19 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"bridgehead/internal/seldom"
 	"bridgehead/internal/watch"
 )
 
 // pairs are the certificates of the files.
 type pairs struct {
-	hosts   *hosts
 	log     *slog.Logger
+	told    *seldom.Log
 	current atomic.Pointer[table]
 
 	mu  sync.Mutex // guards the following: the files are read by one at a time
@@ -31,8 +34,8 @@ type pairs struct {
 }
 
 // newPairs reads the files and begins to watch them.
-func newPairs(files []Pair, hosts *hosts, log *slog.Logger) (*pairs, error) {
-	p := &pairs{hosts: hosts, log: log, done: make(chan struct{})}
+func newPairs(files []Pair, told *seldom.Log, log *slog.Logger) (*pairs, error) {
+	p := &pairs{told: told, log: log, done: make(chan struct{})}
 	var paths []string
 	for _, f := range files {
 		p.all = append(p.all, &pair{Pair: f})
@@ -79,7 +82,12 @@ func (p *pairs) certificate(q asked) (*tls.Certificate, error) {
 // fallback is a source: the first pair, for clients that name nothing, or a host that is served but that no pair holds; these
 // learn at least what is wrong.
 func (p *pairs) fallback(q asked) (*tls.Certificate, error) {
-	if q.name == "" || p.hosts.serve(q.name) {
+	switch {
+	case q.name == "":
+		return p.current.Load().first, nil
+	case q.hosts.serve(q.name):
+		q.tell(p.log, p.told, "TLS handshake with a certificate that the client will refuse", "no certificate holds this host, so that "+
+			"the first one was sent; list one that does under certificates.files, or set certificates.internal")
 		return p.current.Load().first, nil
 	}
 	return nil, nil
@@ -139,11 +147,11 @@ func (p *pairs) remind() {
 	}
 }
 
-// warnOfGaps speaks of hosts that no pair holds.
-func (p *pairs) warnOfGaps(hosts []string) {
+// warnOfGaps speaks of hosts that no pair holds, but not of those that were there before.
+func (p *pairs) warnOfGaps(now, before *hosts) {
 	t := p.current.Load()
-	for _, host := range hosts {
-		if host != "" && len(t.find(strings.ToLower(host))) == 0 {
+	for _, host := range slices.Sorted(maps.Keys(now.names)) {
+		if host != "" && !before.names[host] && len(t.find(host)) == 0 {
 			p.log.Warn("no certificate holds this host: clients will refuse the one they get", "host", host)
 		}
 	}

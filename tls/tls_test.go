@@ -85,7 +85,7 @@ func newCerts(t *testing.T, o Options, names []string, state string, l *logs) *C
 // listen answers TLS handshakes on a socket of its own until the test ends.
 func listen(t *testing.T, c *Certs) (address string) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", c.TLSConfig())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", ServerTLS(func() *Certs { return c }))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,6 +72,8 @@ servers, TCP or Unix streams, or HTTP applications. One YAML file says it all.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		Example: `  bridgehead demo                        see all of it at work, without a file
+  bridgehead quick --to localhost:5900   one bridge, without a file
+  bridgehead init chat                   a file to start from
   bridgehead check -c config.yaml        what is wrong with a file, and what it amounts to
   bridgehead serve -c config.yaml        run it; SIGTERM drains`,
 		Version:                    programVersion(),
@@ -83,8 +85,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		DisableFlagsInUseLine:      true,
 	}
 	root.SetFlagErrorFunc(misused)
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newDemo(), newCheck(), newHealth(), newVersion())
+	root.AddCommand(newServe(), newReload(), newDemo(), newQuick(), newInit(), newCheck(), newConnect(), newSchema(), newCA(), newHealth(), newVersion(),
+		newCompletion())
 	return root
 }
 
@@ -118,17 +120,25 @@ var configPaths = []string{"config.yaml", "/etc/bridgehead/config.yaml"}
 
 // configFlag adds -c to a command.
 func configFlag(c *cobra.Command) *string {
-	return c.Flags().StringP("config", "c", "", "the configuration (default ./config.yaml, then /etc/bridgehead/config.yaml)")
+	path := c.Flags().StringP("config", "c", "", "the configuration (default ./config.yaml, then /etc/bridgehead/config.yaml)")
+	cobra.CheckErr(c.MarkFlagFilename("config", "yaml", "yml"))
+	return path
+}
+
+// configPath is the configuration that a flag names, or the first that is there.
+func configPath(flag string) (string, error) {
+	if flag != "" {
+		return flag, nil
+	}
+	found, err := findConfig()
+	return found, fail(exitUsage, err)
 }
 
 // load reads the configuration that a flag names, or the first that is there, and prints its warnings.
-func load(path string, warnings io.Writer) (*config.Config, error) {
-	if path == "" {
-		found, err := findConfig()
-		if err != nil {
-			return nil, fail(exitUsage, err)
-		}
-		path = found
+func load(flag string, warnings io.Writer) (*config.Config, error) {
+	path, err := configPath(flag)
+	if err != nil {
+		return nil, err
 	}
 	c, warned, err := config.Load(path)
 	for _, w := range warned {

@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"bridgehead/config"
+	"bridgehead/internal/watch"
 	"bridgehead/server"
 )
 
@@ -23,21 +25,67 @@ func newServe() *cobra.Command {
 		Short: "Serve what a configuration says",
 		Long: `Serve what a configuration says, until SIGTERM or SIGINT: then no more clients are taken, every socket is closed with 1001
 at a moment of its own within the time that "drain" gives, and the program ends with the last of them. A second signal ends it
-at once.`,
-		Example: "  bridgehead serve -c /etc/bridgehead/config.yaml",
-		Args:    noArguments,
+at once.
+
+SIGHUP, or the command reload, reads the configuration again. A file with a mistake changes nothing.`,
+		Example: `  bridgehead serve -c /etc/bridgehead/config.yaml
+  bridgehead serve --watch      read the file again whenever it changes`,
+		Args: noArguments,
 	}
 	path := configFlag(c)
+	watched := c.Flags().Bool("watch", false, "reload when the file changes")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := load(*path, cmd.ErrOrStderr())
+		file, err := configPath(*path)
 		if err != nil {
 			return err
 		}
-		log := newLog(cfg.Log, cmd.ErrOrStderr())
+		cfg, err := load(file, cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		log, level := newLog(cfg.Log, cmd.ErrOrStderr())
 		warnOfRuntime(log, runtime.Version())
-		return serve(cmd.Context(), cfg, log, nil)
+		wishes, stop, err := reloadWishes(log, file, *watched)
+		if err != nil {
+			return fail(exitFailed, err)
+		}
+		source := server.Source{Load: func() (*config.Config, []config.Warning, error) { return config.Load(file) }, Level: level}
+		var reloads sync.WaitGroup
+		defer reloads.Wait()
+		defer stop()
+		return serve(cmd.Context(), cfg, log, func(s *server.Server) {
+			s.ReloadFrom(source)
+			reloads.Go(func() {
+				for range wishes {
+					s.Reload() //nolint:errcheck // it logs how it went
+				}
+			})
+		})
 	}
 	return c
+}
+
+// reloadWishes gives a channel that receives when SIGHUP comes and, if it is watched, when the file has changed. stop closes it.
+func reloadWishes(log *slog.Logger, file string, watched bool) (_ <-chan os.Signal, stop func(), err error) {
+	wishes := make(chan os.Signal, 1)
+	unwatch := func() {}
+	if watched {
+		changed := func() {
+			select {
+			case wishes <- syscall.SIGHUP:
+			default: // one waits already
+			}
+		}
+		if unwatch, err = watch.Files(log, changed, file); err != nil {
+			return nil, nil, err
+		}
+	}
+	signal.Notify(wishes, syscall.SIGHUP)
+	return wishes, func() {
+		unwatch()
+		signal.Stop(wishes)
+		close(wishes)
+	}, nil
 }
 
 // serve runs a configuration until ctx ends, and then drains. started, if not nil, is called once the ports are open.
@@ -58,17 +106,17 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, started fu
 	return fail(exitFailed, s.Drain(again))
 }
 
-// newLog logs as the configuration says.
-func newLog(o config.Log, w io.Writer) *slog.Logger {
-	var level slog.Level
+// newLog logs as the configuration says, from a level on that may be changed.
+func newLog(o config.Log, w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(o.Level)); err != nil {
 		panic(err) // the configuration was checked
 	}
 	options := &slog.HandlerOptions{Level: level}
 	if o.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+		return slog.New(slog.NewJSONHandler(w, options)), level
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	return slog.New(slog.NewTextHandler(w, options)), level
 }
 
 // soundRuntime is the first Go release without the holes that warnOfRuntime names.

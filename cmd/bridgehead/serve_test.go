@@ -88,7 +88,7 @@ func TestTheLogIsAsConfigured(t *testing.T) {
 		{config.Log{Format: "json", Level: "debug"}, `"msg":"told","route":"r"}` + "\n"},
 	} {
 		var out bytes.Buffer
-		log := newLog(c.options, &out)
+		log, _ := newLog(c.options, &out)
 		log.Info("told", "route", "r")
 		if got := out.String(); !strings.HasSuffix(got, c.want) || (c.want == "") != (got == "") {
 			t.Errorf("%+v: %q, want %q", c.options, got, c.want)

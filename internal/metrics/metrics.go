@@ -40,6 +40,9 @@ type families struct {
 	lifetimes, handshakeTimes, backendTimes   *prometheus.HistogramVec
 	closed, handshakes, refusals, throttled   *prometheus.CounterVec
 	messages, bytes, backendResults, unrouted *prometheus.CounterVec
+
+	generation, reloadOK, reloadTime prometheus.Gauge
+	reloads                          *prometheus.CounterVec
 }
 
 // New returns a Set that also tells the program's version and the figures of the process and of the Go runtime.
@@ -54,7 +57,11 @@ func New(version string) *Set {
 			ConstLabels: prometheus.Labels{"version": strings.ToValidUTF8(version, "?"), "goversion": runtime.Version()},
 		}, func() float64 { return 1 }),
 	)
-	return &Set{registry: registry, families: newFamilies(promauto.With(registry)), routes: make(map[string]*Route)}
+	s := &Set{registry: registry, families: newFamilies(promauto.With(registry)), routes: make(map[string]*Route)}
+	for _, outcome := range []string{"ok", "failed"} { // zeros from the start
+		s.families.reloads.WithLabelValues(outcome)
+	}
+	return s
 }
 
 func newFamilies(f promauto.Factory) families {
@@ -64,6 +71,9 @@ func newFamilies(f promauto.Factory) families {
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 		opts := prometheus.HistogramOpts{Namespace: "bridgehead", Name: name, Help: help, Buckets: buckets}
 		return f.NewHistogramVec(opts, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return f.NewGauge(prometheus.GaugeOpts{Namespace: "bridgehead", Name: name, Help: help})
 	}
 	return families{
 		connections: f.NewGaugeVec(prometheus.GaugeOpts{
@@ -83,6 +93,10 @@ func newFamilies(f promauto.Factory) families {
 		backendResults: counter("backend_total", "What was asked of the backend, by operation and outcome.", "route", "op", "outcome"),
 		throttled:      counter("throttled_total", "Pauses in which a client was not read because of a limit.", "route"),
 		unrouted:       counter("unrouted_total", "Requests that matched no route.", "reason"),
+		generation:     gauge("config_generation", "The number of the configuration in force; each reload that changes it adds one."),
+		reloadOK:       gauge("config_last_reload_successful", "1 if the last attempt to read the configuration succeeded, else 0."),
+		reloadTime:     gauge("config_last_success_timestamp_seconds", "When a configuration was last put in force."),
+		reloads:        counter("config_reloads_total", "Attempts to put a configuration in force, that at the start included.", "outcome"),
 	}
 }
 
@@ -99,6 +113,22 @@ func (s *Set) Unrouted(reason string) {
 	if s != nil {
 		s.families.unrouted.WithLabelValues(s.words.bound("unrouted", reason)).Inc()
 	}
+}
+
+// Configured counts an attempt to put a configuration in force; generation is the number of the one that is afterwards.
+func (s *Set) Configured(generation int, ok bool) {
+	if s == nil {
+		return
+	}
+	if !ok {
+		s.families.reloads.WithLabelValues("failed").Inc()
+		s.families.reloadOK.Set(0)
+		return
+	}
+	s.families.reloads.WithLabelValues("ok").Inc()
+	s.families.reloadOK.Set(1)
+	s.families.reloadTime.SetToCurrentTime()
+	s.families.generation.Set(float64(generation))
 }
 
 // Route returns the instruments of the route of that name, always the same ones: its counts outlive a reload.

@@ -2,8 +2,10 @@ package yamlpos
 
 import (
 	"encoding"
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"gopkg.in/yaml.v3"
 )
@@ -18,6 +20,9 @@ type Decoding struct {
 	Lookup func(name string) (string, bool)
 	// Dir is where relative paths in `${file:}` begin.
 	Dir string
+	// Borrowed says what keys of other programs are called here. Theirs are in lower case, without dashes and underscores. It only
+	// helps to say what is wrong, and may be nil.
+	Borrowed map[string]string
 	// Preset is given a pointer to each value that is new in the document (an element of a list, a new value in a map, what a
 	// pointer points to) and sets its defaults before the document is laid over it. May be nil.
 	Preset func(fresh any)
@@ -31,8 +36,8 @@ type Decoding struct {
 // `short` then takes the same text.
 func (d *Document) Decode(v any, how Decoding) *Problems {
 	dec := decoder{
-		problems: d.Problems(), preset: how.Preset, left: maxReuse * d.size,
-		expander: expander{how.Lookup, how.Dir},
+		problems: d.Problems(), preset: how.Preset, borrowed: how.Borrowed, left: maxReuse * d.size,
+		expander: expander{how.Lookup, how.Dir}, root: reflect.TypeOf(v).Elem(),
 	}
 	if dec.preset == nil {
 		dec.preset = func(any) {}
@@ -45,7 +50,9 @@ type decoder struct {
 	expander
 	problems *Problems
 	preset   func(any)
-	left     int // values that may still be decoded
+	borrowed map[string]string
+	root     reflect.Type // of the whole document
+	left     int          // values that may still be decoded
 }
 
 // value decodes one node.
@@ -71,7 +78,7 @@ func (d *decoder) value(n *yaml.Node, at Path, v reflect.Value) {
 	case v.Kind() == reflect.Slice:
 		d.list(n, at, v)
 	case n.Kind != yaml.ScalarNode:
-		d.problems.fail(n, at, "must be a single value, not %s", kind(n))
+		d.notSingle(n, at, "a single value")
 	default:
 		d.scalar(n, at, v)
 	}
@@ -86,8 +93,8 @@ var coreTags = map[string]bool{
 func (d *decoder) sound(n *yaml.Node, at Path) bool {
 	d.left--
 	switch {
-	case d.left == 0:
-		d.problems.fail(n, at, "the file has too many values; aliases multiply them")
+	case d.left == 0: // nothing is to be said of the rest
+		d.problems.fail(n, nil, "the file has too many values; aliases multiply them")
 	case d.left < 0:
 	case n.Style&yaml.TaggedStyle != 0 && !coreTags[n.ShortTag()]:
 		d.problems.fail(n, at, "the tag %s is not understood; remove it", n.Tag)
@@ -107,14 +114,17 @@ func (d *decoder) fresh(t reflect.Type) reflect.Value {
 }
 
 func (d *decoder) structure(n *yaml.Node, at Path, v reflect.Value) {
-	if !d.isMapping(n, at) {
+	all := Fields(v.Type())
+	if !d.isMapping(n, at, names(all)...) {
 		return
 	}
-	all := fields(v.Type())
 	given := map[string]*yaml.Node{}
 	for _, e := range d.problems.tree.entries(n) {
-		if !slices.ContainsFunc(all, func(f field) bool { return f.name == e.key.Value }) {
-			message, meant := unknown(e.key.Value, all)
+		if !slices.ContainsFunc(all, func(f Field) bool { return f.Name == e.key.Value }) {
+			if d.problems.full() {
+				break
+			}
+			message, meant := d.unknown(e.key.Value, all)
 			d.problems.tell(e.key, at, message)
 			d.problems.markBroken(at.Key(meant))
 			continue
@@ -123,21 +133,21 @@ func (d *decoder) structure(n *yaml.Node, at Path, v reflect.Value) {
 			given[e.key.Value] = e.value
 		}
 	}
-	slices.SortStableFunc(all, func(a, b field) int { return shortFirst(a) - shortFirst(b) })
+	slices.SortStableFunc(all, func(a, b Field) int { return shortFirst(a) - shortFirst(b) })
 	for _, f := range all {
-		switch value := given[f.name]; {
+		switch value := given[f.Name]; {
 		case value == nil:
-		case f.short:
-			d.short(value, at.Key(f.name), v)
+		case f.Short:
+			d.short(value, at.Key(f.Name), v)
 		default:
-			d.value(value, at.Key(f.name), v.FieldByIndex(f.index))
+			d.value(value, at.Key(f.Name), v.FieldByIndex(f.Index))
 		}
 	}
 }
 
 // shortFirst orders fields: the short form sets the others too, which then may override it.
-func shortFirst(f field) int {
-	if f.short {
+func shortFirst(f Field) int {
+	if f.Short {
 		return 0
 	}
 	return 1
@@ -149,7 +159,7 @@ func (d *decoder) short(n *yaml.Node, at Path, v reflect.Value) {
 		return
 	}
 	if n.Kind != yaml.ScalarNode {
-		d.problems.fail(n, at, "must be a single value, not %s", kind(n))
+		d.notSingle(n, at, "a single value")
 		return
 	}
 	d.textual(n, at, v)
@@ -185,14 +195,15 @@ func (d *decoder) mapValue(n *yaml.Node, at Path, v reflect.Value) {
 	}
 }
 
-// isMapping reports a node that is no mapping, and the keys of one that mean nothing.
-func (d *decoder) isMapping(n *yaml.Node, at Path) bool {
+// isMapping reports a node that is no mapping, and the keys of one that mean nothing. known are the keys it may have, if they
+// are few.
+func (d *decoder) isMapping(n *yaml.Node, at Path, known ...string) bool {
 	if n.Kind != yaml.MappingNode {
-		d.problems.fail(n, at, "must be a mapping, not %s", kind(n))
+		d.problems.fail(n, at, "%s", notMapping(n, known))
 		return false
 	}
 	first := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !d.problems.full(); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		switch {
 		case key.Kind != yaml.ScalarNode || key.Value == "":
@@ -211,30 +222,55 @@ func (d *decoder) isMapping(n *yaml.Node, at Path) bool {
 	return true
 }
 
+func notMapping(n *yaml.Node, known []string) string {
+	if key, value, ok := strings.Cut(n.Value, ":"); ok && slices.Contains(known, key) {
+		return fmt.Sprintf("put a space behind the colon: `%s: %s`", key, value)
+	}
+	if known == nil {
+		return "must be a mapping, not " + kind(n)
+	}
+	return "must be a mapping, not " + kind(n) + "; its keys may be " + strings.Join(known, ", ")
+}
+
+// notSingle reports a list or a mapping in the place of what is wanted.
+func (d *decoder) notSingle(n *yaml.Node, at Path, wanted string) {
+	mend := ""
+	if n.Kind == yaml.MappingNode && len(n.Content) == 2 && isEmpty(n.Content[1]) {
+		mend = fmt.Sprintf("; quote it: \"{%s}\"", n.Content[0].Value)
+		if n.Content[0].Kind == yaml.MappingNode {
+			mend = "; nothing fills in {{…}} here, but ${NAME} from the environment"
+		}
+	}
+	d.problems.fail(n, at, "must be %s, not %s%s", wanted, kind(n), mend)
+}
+
 func (d *decoder) list(n *yaml.Node, at Path, v reflect.Value) {
 	element := v.Type().Elem()
 	list := reflect.MakeSlice(v.Type(), 0, len(n.Content))
 	switch {
 	case n.Kind == yaml.SequenceNode:
 		for i, item := range n.Content {
+			if d.problems.full() {
+				break
+			}
 			value := d.fresh(element).Elem()
 			d.value(item, at.Index(i), value)
 			list = reflect.Append(list, value)
 		}
-	case n.Kind == yaml.ScalarNode && takesText(element):
+	case n.Kind == yaml.ScalarNode && TakesText(element):
 		value := d.fresh(element).Elem()
 		d.value(n, at, value)
 		list = reflect.Append(list, value)
-	case takesText(element):
-		d.problems.fail(n, at, "must be a list or a single value, not %s", kind(n))
+	case TakesText(element):
+		d.notSingle(n, at, "a list or a single value")
 	default:
 		d.problems.fail(n, at, "must be a list, not %s; begin each element with a dash", kind(n))
 	}
 	v.Set(list)
 }
 
-// takesText tells whether a type is decoded from a single value.
-func takesText(t reflect.Type) bool {
+// TakesText tells whether a type is decoded from a single value.
+func TakesText(t reflect.Type) bool {
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		return true
 	}

@@ -21,17 +21,17 @@ func Parse(name string, data []byte) (*Document, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var first, second yaml.Node
 	if err := decoder.Decode(&first); errors.Is(err, io.EOF) {
-		return nil, d.refuse(0, "the file is empty")
+		return nil, d.refuse(0, 0, "the file is empty")
 	} else if err != nil {
 		return nil, d.refuseSyntax(data, err)
 	}
 	if err := decoder.Decode(&second); err == nil {
-		return nil, d.refuse(second.Line, "a second document begins here; only one is read, so remove the `---`")
+		return nil, d.refuse(second.Line, 0, "a second document begins here; only one is read, so remove the `---`")
 	} else if !errors.Is(err, io.EOF) {
 		return nil, d.refuseSyntax(data, err)
 	}
 	if isEmpty(first.Content[0]) {
-		return nil, d.refuse(0, "the file is empty")
+		return nil, d.refuse(0, 0, "the file is empty")
 	}
 	d.tree = newTree(first.Content[0])
 	return d, nil
@@ -40,13 +40,12 @@ func Parse(name string, data []byte) (*Document, error) {
 // Problems is an empty collection that knows the positions of the document.
 func (d *Document) Problems() *Problems { return &Problems{file: d.name, tree: d.tree} }
 
-func (d *Document) refuse(line int, message string) error {
+func (d *Document) refuse(line, column int, message string) error {
 	p := d.Problems()
-	p.report(Problem{File: d.name, Line: line, Message: message})
+	p.report(Problem{File: d.name, Line: line, Column: column, Message: message})
 	return p
 }
 
 func (d *Document) refuseSyntax(data []byte, err error) error {
-	line, message := explain(data, err)
-	return d.refuse(line, message)
+	return d.refuse(explain(data, err))
 }

@@ -94,13 +94,13 @@ func encodePointer(v reflect.Value) *yaml.Node {
 func encodeStruct(v reflect.Value) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.MappingNode}
 	says := false
-	for _, f := range fields(v.Type()) {
+	for _, f := range Fields(v.Type()) {
 		value := encodeField(f, v)
 		if value == nil {
 			continue
 		}
 		says = says || value.Value != "false"
-		n.Content = append(n.Content, text(f.name), value)
+		n.Content = append(n.Content, text(f.Name), value)
 	}
 	if !says {
 		return nil
@@ -109,13 +109,13 @@ func encodeStruct(v reflect.Value) *yaml.Node {
 }
 
 // encodeField prints a field; one that is the short form of its struct prints as that.
-func encodeField(f field, v reflect.Value) *yaml.Node {
-	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok && f.short {
+func encodeField(f Field, v reflect.Value) *yaml.Node {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok && f.Short {
 		if content, err := m.MarshalText(); err == nil {
 			return text(string(content))
 		}
 	}
-	return encode(v.FieldByIndex(f.index))
+	return encode(v.FieldByIndex(f.Index))
 }
 
 func encodeMap(v reflect.Value) *yaml.Node {

@@ -16,6 +16,7 @@ type Problem struct {
 	Line, Column int // from 1; 0 is not known
 	Path         Path
 	Message      string
+	Allowed      []string // the words that may stand there instead, if there is a list of them
 }
 
 // Error is the problem in one line.
@@ -40,12 +41,16 @@ func (p Problem) Error() string {
 // String is the problem in one line.
 func (p Problem) String() string { return p.Error() }
 
+// maxProblems is how many are told: more are no help, and a file of something else may have millions.
+const maxProblems = 100
+
 // Problems collects mistakes. The zero value is ready, and knows no positions; those of a [Document] do. It is an error
 // with one line per problem; return [Problems.Err]. Not safe for concurrent use.
 type Problems struct {
 	file    string
-	tree    *tree // nil: positions are not known
-	found   []Problem
+	tree    *tree           // nil: positions are not known
+	found   []Problem       // maxProblems at most
+	more    bool            // there may be more
 	known   map[string]bool // what was found, by place and message
 	broken  map[string]bool // paths of what could not be decoded: nothing is to be said of its value
 	inherit map[string]Path // by section: where values come from that it does not give itself
@@ -54,6 +59,10 @@ type Problems struct {
 // Add reports a problem with what stands at a path. It is dropped when that value, or one around it, could not be decoded:
 // the reason was reported, and whatever else is wrong with it follows from that.
 func (p *Problems) Add(at Path, format string, args ...any) {
+	p.add(at, nil, fmt.Sprintf(format, args...))
+}
+
+func (p *Problems) add(at Path, allowed []string, message string) {
 	n := &yaml.Node{}
 	if p.tree != nil {
 		at = p.origin(at)
@@ -62,7 +71,7 @@ func (p *Problems) Add(at Path, format string, args ...any) {
 	if p.Broken(at) {
 		return
 	}
-	p.tell(n, at, fmt.Sprintf(format, args...))
+	p.report(Problem{p.file, n.Line, n.Column, at, message, allowed})
 }
 
 // OneOf reports a value that is none of the allowed ones.
@@ -70,7 +79,7 @@ func (p *Problems) OneOf(at Path, got string, allowed ...string) {
 	if slices.Contains(allowed, got) {
 		return
 	}
-	p.Add(at, "must be %s, not %q%s", or(allowed), got, DidYouMean(got, allowed))
+	p.add(at, allowed, fmt.Sprintf("must be %s, not %q%s", or(allowed), got, DidYouMean(got, allowed)))
 }
 
 // Inherit says that values which are not given below a path are those of another: problems with them are reported there.
@@ -92,8 +101,8 @@ func (p *Problems) Given(at Path) bool {
 
 // Broken tells whether the value at a path, or one around it, could not be decoded.
 func (p *Problems) Broken(at Path) bool {
-	for i := range at {
-		if p.broken[at[:i+1].String()] {
+	for i := range len(at) + 1 {
+		if p.broken[at[:i].String()] {
 			return true
 		}
 	}
@@ -119,6 +128,9 @@ func (p *Problems) Error() string {
 	var lines []string
 	for _, f := range p.Sorted() {
 		lines = append(lines, f.Error())
+	}
+	if p.more {
+		lines = append(lines, fmt.Sprintf("there may be more: these are the first %d found", len(lines)))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -160,6 +172,9 @@ func (p *Problems) report(f Problem) {
 	if p.known[key] {
 		return
 	}
+	if p.full() {
+		return
+	}
 	if p.known == nil {
 		p.known = map[string]bool{}
 	}
@@ -182,6 +197,12 @@ func (p *Problems) origin(at Path) Path {
 		}
 	}
 	return at
+}
+
+// full tells whoever has more to say whether enough has been found to stop.
+func (p *Problems) full() bool {
+	p.more = p.more || len(p.found) >= maxProblems
+	return p.more
 }
 
 // Len is the number of problems.

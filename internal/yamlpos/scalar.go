@@ -7,7 +7,10 @@ import (
 	"math"
 	"reflect"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"gopkg.in/yaml.v3"
 )
@@ -34,12 +37,34 @@ func (d *decoder) scalar(n *yaml.Node, at Path, v reflect.Value) {
 
 // text is a scalar with its references expanded.
 func (d *decoder) text(n *yaml.Node, at Path) (string, bool) {
+	if mend := misquoted(n); mend != "" {
+		d.problems.fail(n, at, "%s", mend)
+		return "", false
+	}
 	text, err := d.expand(n.Value)
 	if err != nil {
 		d.problems.fail(n, at, "%v", err)
 		return "", false
 	}
 	return text, true
+}
+
+// misquoted tells what is wrong with a value that YAML has read otherwise than its writer will have meant, or "".
+func misquoted(n *yaml.Node) string {
+	first, _ := utf8.DecodeRuneInString(n.Value)
+	plain := n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) == 0
+	switch {
+	case plain && strings.Contains(n.Value, "# "):
+		return "holds a #, which begins a comment only behind a space; put one before it, or quote the value"
+	case plain && strings.ContainsRune("“”„«»‘’‚", first):
+		return fmt.Sprintf("begins with the quotation mark %c, which is a letter like any other here; write \" instead", first)
+	case !strings.ContainsFunc(n.Value, unicode.IsControl):
+		return ""
+	case n.Style&yaml.DoubleQuotedStyle != 0:
+		return "holds a control character: within double quotes a backslash begins an escape; use single quotes, or write it twice"
+	default:
+		return "holds a line break or a tab; write the value in one line"
+	}
 }
 
 // someText is a text that is not empty.
@@ -103,6 +128,9 @@ func setDuration(v reflect.Value, text string) error {
 		return nil
 	}
 	t, err := time.ParseDuration(text)
+	if err != nil && strings.Trim(text, "0123456789") == "" {
+		return fmt.Errorf("%q has no unit: write %ss for seconds, or %sms, %sm, %sh", text, text, text, text, text)
+	}
 	if err != nil {
 		return fmt.Errorf("%q is not a duration: write 500ms, 30s, 5m, 24h or off", text)
 	}

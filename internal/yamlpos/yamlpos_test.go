@@ -81,6 +81,9 @@ func preset(fresh any) {
 
 var environment = map[string]string{"NAME": "castle", "EMPTY": "", "PORT": "80", "FALSE": "false", "RAW": "${NAME}"}
 
+// borrowed are words of other houses.
+var borrowed = map[string]string{"title": "name", "watt": "watts", "lightbulb": "lamp", "paint": "colour"}
+
 func lookup(name string) (string, bool) {
 	value, ok := environment[name]
 	return value, ok
@@ -92,7 +95,7 @@ func decode(t *testing.T, name, text string, into any) error {
 	if err != nil {
 		return err
 	}
-	return doc.Decode(into, yamlpos.Decoding{Lookup: lookup, Dir: "testdata", Preset: preset}).Err()
+	return doc.Decode(into, yamlpos.Decoding{Lookup: lookup, Dir: "testdata", Preset: preset, Borrowed: borrowed}).Err()
 }
 
 func TestValuesAreDecodedOverTheirDefaults(t *testing.T) {
@@ -202,12 +205,43 @@ func TestAFileMustHoldOneDocument(t *testing.T) {
 		"# all is commented out":  "x.yaml: the file is empty",
 		"---\n":                   "x.yaml: the file is empty",
 		"name: x\n---\nname: y\n": "x.yaml:2: a second document begins here; only one is read, so remove the `---`",
-		"- a\n":                   "x.yaml:1:1: must be a mapping, not a list",
-		"name: \xff\n":            "x.yaml:1: invalid leading UTF-8 octet; save the file as UTF-8",
+		"- a\n": "x.yaml:1:1: must be a mapping, not a list; its keys may be name, port, ratio, open, wait, size, rate, key, tags, texts, " +
+			"rooms, wings, yard, doors, colour",
+		"name: \xff\n": "x.yaml:1:1: save the file as UTF-8 (YAML: invalid leading UTF-8 octet)",
 	} {
 		if err := decode(t, "x.yaml", text, new(house)); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", text, err, want)
 		}
+	}
+}
+
+// A file of something else may have a mistake in each of a million lines.
+func TestNoMoreProblemsAreToldThanHelp(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"x%d: 1\n", "tags: [%d, \"\"]\n", "rooms: [%d, x]\n"} {
+		var file strings.Builder
+		if list, _, isList := strings.Cut(text, "["); isList {
+			file.WriteString(list + "[" + strings.Repeat("{}, [], ", 1000) + "]")
+		} else {
+			for i := range 1000 {
+				fmt.Fprintf(&file, text, i)
+			}
+		}
+		err := decode(t, "x.yaml", file.String(), new(house))
+		if lines := strings.Split(fmt.Sprint(err), "\n"); len(lines) != 101 || lines[100] != "there may be more: these are the first 100 found" {
+			t.Errorf("%s: %d lines, the last %q", text, len(lines), lines[len(lines)-1])
+		}
+	}
+}
+
+// Searching the line of an error reads a file some twenty times.
+func TestTheLineOfAnErrorInALargeFileIsTheParsers(t *testing.T) {
+	t.Parallel()
+	text := strings.Repeat("- some words\n", 100_000) + "x: y\n"
+	const want = "x.yaml:100000: check the indentation, as the keys of a mapping stand in one column; quote values with quotes inside " +
+		"(YAML: did not find expected '-' indicator)"
+	if err := decode(t, "x.yaml", text, new(house)); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

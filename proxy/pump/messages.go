@@ -35,6 +35,7 @@ func NewMessages(s *Socket) *Messages {
 	m.conn = serverConn(&observed{Conn: m.out, early: s.Early, seen: m.seen})
 	m.conn.SetPongHandler(func(string) error { return nil }) // any bytes are life, a pong's too
 	m.conn.SetCloseHandler(func(int, string) error { return nil })
+	m.limit()
 	m.life.ping[client] = m.ping
 	m.life.begin()
 	s.Early = nil
@@ -42,7 +43,13 @@ func NewMessages(s *Socket) *Messages {
 	return m
 }
 
-func (m *Messages) seen() { m.life.came(client, false, time.Now()) }
+// seen is called by the goroutine that reads, between a read and what is made of it.
+func (m *Messages) seen() {
+	m.life.came(client, false, time.Now())
+	m.limit() // it may have changed while the read waited
+}
+
+func (m *Messages) limit() { m.conn.SetReadLimit(int64(m.socket.Options().MessageSize)) }
 
 // ping does not wait for a message that is being written.
 func (m *Messages) ping(payload [8]byte) (sent bool) {
@@ -76,7 +83,6 @@ func (m *Messages) Serve(handle func(ws.Message) error) ws.Cause {
 }
 
 func (m *Messages) read() (ws.Message, error) {
-	m.conn.SetReadLimit(int64(m.socket.Options().MessageSize))
 	op, r, err := m.conn.NextReader()
 	if err != nil {
 		return ws.Message{}, err

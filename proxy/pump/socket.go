@@ -100,18 +100,34 @@ func (s *Socket) charge(messages, bytes int, now time.Time, life *life) error {
 	if pause > 0 {
 		s.Counters.route.Throttled()
 		life.busy[client].Store(true)
-		s.sleep(pause)
+		s.pause(now.Add(pause))
 		life.busy[client].Store(false)
 	}
 	return nil
 }
 
-// sleep waits, or returns early when the socket ends.
-func (s *Socket) sleep(d time.Duration) {
+// lookAgain is how often a client that is throttled asks whether it still has to be: limits may change meanwhile.
+const lookAgain = 500 * time.Millisecond
+
+// pause waits until then, or until the client is out of debt if that is sooner.
+func (s *Socket) pause(until time.Time) {
+	for {
+		now := time.Now()
+		left := min(until.Sub(now), s.Grant.Debt(now))
+		if left <= 0 || !s.sleep(min(left, lookAgain)) {
+			return
+		}
+	}
+}
+
+// sleep waits, and returns false when the socket ends meanwhile.
+func (s *Socket) sleep(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return true
 	case <-s.Ending:
+		return false
 	}
 }

@@ -48,9 +48,9 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 	ctx, cancel := context.WithTimeout(ctx, b.options.Connect.Timeout)
 	defer cancel()
 	target := b.group.Pick()
-	to, err := target.URL(&h.Facts)
+	to, err := address(target, h)
 	if err != nil {
-		return nil, &proxy.Refusal{Status: http.StatusBadRequest, Reason: "path", Err: err, Body: []byte(err.Error() + "\n")}
+		return nil, err
 	}
 	conn, err := target.Dial(ctx)
 	if err != nil {
@@ -60,15 +60,24 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 	answer, err := b.handshake(ctx, s, h, to)
 	if err != nil {
 		conn.Close()
-		if ctx.Err() != nil { // the deadline closed the connection under the handshake
-			err = fmt.Errorf("%w: %w", ctx.Err(), err)
+		if _, refused := errors.AsType[*proxy.Refusal](err); !refused && ctx.Err() != nil {
+			err = ctx.Err() // which closed the connection under the handshake
 		}
-		return nil, fmt.Errorf("handshake with %s: %w", target.Address(), err)
+		return nil, fmt.Errorf("handshake with %s: %w", target.Address(), target.Fault(err))
 	}
 	h.Reply = proxy.Reply{
 		Header: answer.Header, Subprotocol: answer.Subprotocol, Extensions: answer.Extensions, User: h.User, Push: b.options.Push,
 	}
 	return s, nil
+}
+
+// address is where this client's handshake goes. If there is no such place, the client is refused.
+func address(target *upstream.Target, h *proxy.Handshake) (*url.URL, error) {
+	to, err := target.URL(&h.Facts)
+	if err != nil {
+		return nil, &proxy.Refusal{Status: http.StatusBadRequest, Reason: "path", Err: err, Body: []byte(err.Error() + "\n")}
+	}
+	return to, nil
 }
 
 // handshake sends the request and reads the answer. Whatever the server sent behind it is the session's.
@@ -94,13 +103,13 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 	if err != nil {
 		return ws.Answer{}, err
 	}
-	if resp.StatusCode >= 300 {
+	if resp.StatusCode != http.StatusSwitchingProtocols {
 		head.N = math.MaxInt64 // the body has a bound of its own
-		return ws.Answer{}, refusal(resp)
+		return ws.Answer{}, decline(resp, to)
 	}
 	answer, err := q.CheckResponse(resp)
 	if err != nil {
-		return ws.Answer{}, fmt.Errorf("%w; is it a WebSocket server?", err)
+		return ws.Answer{}, &upstream.Fault{Kind: "handshake", Mend: isItOne, Err: err}
 	}
 	if !stop() {
 		return ws.Answer{}, ctx.Err()
@@ -108,30 +117,6 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 	early, _ := br.Peek(br.Buffered())
 	s.early = bytes.Clone(early)
 	return answer, nil
-}
-
-// readResponse reads past interim answers other than 101 (RFC 9110, section 15.2).
-func readResponse(br *bufio.Reader) (*http.Response, error) {
-	for range 5 {
-		resp, err := http.ReadResponse(br, nil)
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			return resp, nil
-		}
-	}
-	return nil, errors.New("too many interim answers")
-}
-
-// refusal hands on what the server answered instead of a socket. Servers that refuse an upgrade often drop the connection right
-// behind their status: what came of the body has to do.
-func refusal(resp *http.Response) error {
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxBody))
-	return &proxy.Refusal{
-		Status: resp.StatusCode, Header: ws.Passable(resp.Header), Body: body, Reason: "upstream",
-		Err: fmt.Errorf("the upstream refused with %s", resp.Status),
-	}
 }
 
 // A session is one client's upstream connection.

@@ -184,8 +184,8 @@ func TestAnswersThatOpenTheSocket(t *testing.T) {
 func TestAnswersThatOpenNone(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, answer, want string }{
-		{"another protocol", "220 smtp.example ready\r\n", `malformed HTTP`},
-		{"a page", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "status 200 where 101 is needed; is it a WebSocket server?"},
+		{"another protocol", "220 smtp.example ready\r\n", `the server said "220 smtp.example ready\r\n", which is no HTTP`},
+		{"a page", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", "\"/rooms/lobby\" with 200 OK; is the path right in `to`"},
 		{"no end of interim answers", strings.Repeat("HTTP/1.1 100 Continue\r\n\r\n", 10), "too many interim answers"},
 		{"a head without end", accepted + "X-Long: " + strings.Repeat("x", 70<<10) + "\r\n\r\n", "larger than 65536 bytes"},
 		{"a wrong key", strings.Replace(accepted, "{accept}", "x", 1) + "\r\n", "does not answer the key"},
@@ -302,8 +302,8 @@ func TestNoValueEndsAHeader(t *testing.T) {
 func TestASilentServer(t *testing.T) {
 	t.Parallel()
 	dribble := func(conn *net.TCPConn, _ string) { // a byte now and then is no answer
-		for range "HTTP/1.1 101 Switching Protocols" {
-			if _, err := io.WriteString(conn, "H"); err != nil {
+		for _, letter := range "HTTP/1.1 101 Switching Protocols" {
+			if _, err := io.WriteString(conn, string(letter)); err != nil {
 				return
 			}
 			time.Sleep(soon / 5)

@@ -101,7 +101,7 @@ func (s *lines) write(m ws.Message) error {
 // toClient sends each line of the stream until that ends.
 func (s *lines) toClient() {
 	defer close(s.ended)
-	scanner := newScanner(s.conn, int(s.client.Options().BackendMessageSize))
+	scanner := newScanner(s.conn, func() int { return int(s.client.Options().BackendMessageSize) })
 	for scanner.Scan() {
 		line := scanner.Bytes()
 		if s.op == ws.Text {
@@ -128,16 +128,18 @@ func scanEnd(err error) ws.Cause {
 	return pump.StreamEnd(err)
 }
 
-// newScanner cuts a stream at LF, of which a CR before it is a part. A longer line than limit is an error; 0 is no limit.
-func newScanner(r io.Reader, limit int) *bufio.Scanner {
-	if limit <= 0 || limit > math.MaxInt-2 {
-		limit = math.MaxInt - 2
-	}
+// newScanner cuts a stream at LF, of which a CR before it is a part. A longer line than limit gives at the time is an error; 0 is no
+// limit.
+func newScanner(r io.Reader, limit func() int) *bufio.Scanner {
 	scanner := bufio.NewScanner(r)
-	scanner.Buffer(make([]byte, 0, min(4<<10, limit+2)), limit+2) // the end counts too
+	scanner.Buffer(nil, math.MaxInt)
 	scanner.Split(func(data []byte, atEOF bool) (int, []byte, error) {
 		advance, line, err := bufio.ScanLines(data, atEOF)
-		if len(line) > limit { // its end has room for more
+		size := len(line)
+		if advance == 0 {
+			size = len(data) - len("\r") // which may be a part of the end
+		}
+		if limit := limit(); limit > 0 && size > limit {
 			return 0, nil, bufio.ErrTooLong
 		}
 		return advance, line, err

@@ -55,7 +55,7 @@ func TestAppendLine(t *testing.T) {
 
 // scan gives the lines of a stream, and why there are no more.
 func scan(r io.Reader, limit int) (lines []string, err error) {
-	scanner := newScanner(r, limit)
+	scanner := newScanner(r, func() int { return limit })
 	for scanner.Scan() {
 		lines = append(lines, scanner.Text())
 	}

@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"slices"
 	"time"
 
 	"bridgehead/internal/yamlpos"
@@ -51,18 +50,9 @@ func DefaultOptions() Options {
 func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	o.To.Validate(at.Key("to"), p, Schemes...)
 	o.Connect.Validate(at.Key("connect"), p)
-	for _, choice := range []struct {
-		key, value string
-		known      []string
-	}{
-		{"framing", o.Framing, []string{"raw", "line"}},
-		{"message", o.Message, []string{"binary", "text"}},
-		{"preamble", o.Preamble, []string{"none", "proxy-v1", "proxy-v2"}},
-	} {
-		if !slices.Contains(choice.known, choice.value) {
-			p.Add(at.Key(choice.key), "%q is none of %v", choice.value, choice.known)
-		}
-	}
+	p.OneOf(at.Key("framing"), o.Framing, "raw", "line")
+	p.OneOf(at.Key("message"), o.Message, "binary", "text")
+	p.OneOf(at.Key("preamble"), o.Preamble, "none", "proxy-v1", "proxy-v2")
 	if o.RequireSubprotocol && len(o.Subprotocols) == 0 {
 		p.Add(at.Key("require_subprotocol"), "needs subprotocols to choose from")
 	}

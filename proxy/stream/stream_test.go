@@ -108,9 +108,9 @@ func newStage(t *testing.T, serve func(*net.TCPConn), change func(*Options, *pro
 		t.Fatal(err)
 	}
 	p, err := proxy.New(proxy.Config{
-		Route: "vnc", Kind: "tcp", Options: shared, Bridge: New(o, group), Node: "n1", Hub: s.hub, Limits: policy.NewStore(10),
-		Capacity: policy.NewCapacity(0), Log: slog.New(slog.NewTextHandler(&s.log, nil)),
-	})
+		Route: "vnc", Node: "n1", Hub: s.hub, Limits: policy.NewStore(10), Capacity: policy.NewCapacity(0),
+		Log: slog.New(slog.NewTextHandler(&s.log, nil)),
+	}, proxy.Terms{Kind: "tcp", Options: shared, Bridge: New(o, group)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -288,7 +288,7 @@ func TestNobodyListens(t *testing.T) {
 	l := listen(t)
 	l.Close()
 	conn, err := pick(t, "tcp://"+l.Addr().String(), TLS{}).Dial(t.Context())
-	if want := "dial tcp " + l.Addr().String() + ": connect: connection refused"; conn != nil || err == nil || err.Error() != want {
+	if want := "dial tcp " + l.Addr().String() + ": connect: connection refused; does the server run, and does it listen there?"; conn != nil || err == nil || err.Error() != want {
 		t.Errorf("%v, %v; want %s", conn, err, want)
 	}
 }

@@ -51,6 +51,9 @@ func (t To) Captures() (names []string) {
 
 // CheckURL reports what is wrong with a server's URL for a bridge that speaks the given schemes.
 func CheckURL(s string, schemes ...string) error {
+	if !strings.Contains(s, ":/") && !slices.Contains(schemes, "tcp") {
+		return fmt.Errorf("%q has no scheme: write %s://%s", s, schemes[0], s)
+	}
 	t, err := parse(s)
 	if err != nil {
 		return err
@@ -78,9 +81,14 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 
 // A Group is a set of servers that do the same. It is safe for use by many.
 type Group struct {
+	current atomic.Pointer[servers]
+	turn    atomic.Uint32
+}
+
+// servers are what the options of a group come to.
+type servers struct {
 	targets []*Target
 	tls     *tls.Config
-	turn    atomic.Uint32
 }
 
 // New builds a group. It reads the files that the TLS options name.
@@ -89,17 +97,22 @@ func New(o Options) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{tls: base}
+	now := &servers{tls: base}
 	for _, s := range o.Servers {
 		t, err := parse(s.URL)
 		if err != nil {
 			return nil, err
 		}
 		t.secure(base)
-		g.targets = append(g.targets, t)
+		now.targets = append(now.targets, t)
 	}
+	g := new(Group)
+	g.current.Store(now)
 	return g, nil
 }
+
+// Adopt puts the servers of next, and how to speak TLS to them, in the place of the group's own. Connections that are open stay.
+func (g *Group) Adopt(next *Group) { g.current.Store(next.current.Load()) }
 
 // secure lays the group's TLS options under the target's.
 func (t *Target) secure(base *tls.Config) {
@@ -127,6 +140,9 @@ func NewGroups(entries map[string]Options) (Groups, error) {
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", name, err)
 		}
+		for _, t := range g.current.Load().targets {
+			t.group = name
+		}
 		groups[name] = g
 	}
 	return groups, nil
@@ -149,11 +165,12 @@ func (gs Groups) For(to To) (*Group, error) {
 
 // Pick gives the next server in turn.
 func (g *Group) Pick() *Target {
-	return g.targets[(g.turn.Add(1)-1)%uint32(len(g.targets))]
+	targets := g.current.Load().targets
+	return targets[(g.turn.Add(1)-1)%uint32(len(targets))]
 }
 
 // TLS is how to speak TLS to the group's servers, apart from their names. The caller must not change it.
-func (g *Group) TLS() *tls.Config { return g.tls }
+func (g *Group) TLS() *tls.Config { return g.current.Load().tls }
 
 // config reads the files.
 func (o *TLS) config() (*tls.Config, error) {

@@ -41,7 +41,7 @@ func TestCheckURL(t *testing.T) {
 		t.Error(err)
 	}
 	err := CheckURL("h:7000", "ws", "wss")
-	if want := `"h:7000" has the scheme tcp; this bridge speaks ws, wss`; err == nil || err.Error() != want {
+	if want := `"h:7000" has no scheme: write ws://h:7000`; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 	if err := CheckURL("ws://", "ws"); err == nil {

@@ -8,15 +8,15 @@ import (
 
 // Options are one entry of the section `upstreams`: a named group of servers.
 type Options struct {
-	// The servers of the group, used in turn. A server is a URL or a mapping with `url`.
+	// The servers of the group, used in turn.
 	Servers []Server `yaml:"servers"`
-	// How to speak TLS to servers whose URL asks for it.
+	// How to speak TLS to servers whose URL asks for it: `wss`, `https` or `tls`.
 	TLS TLS `yaml:"tls"`
 }
 
 // A Server is one address of a group.
 type Server struct {
-	// Where the server listens: ws, wss, http, https, tcp, tls or unix.
+	// Where the server is, as in `to`: a URL that begins with `ws`, `wss`, `http`, `https`, `tcp`, `tls` or `unix`.
 	URL string `yaml:"url"`
 }
 
@@ -28,13 +28,14 @@ func (s *Server) UnmarshalText(text []byte) error {
 
 // TLS is how a bridge speaks TLS to a server.
 type TLS struct {
-	// A file of PEM certificates that sign the servers'; default: the system's.
+	// A PEM file with the certificates of the authorities that sign the servers'. Default: the system's.
 	CA string `yaml:"ca"`
-	// The name the server's certificate must carry; default: the host of its URL.
+	// The name the server's certificate must carry. Default: the host of its URL.
 	ServerName string `yaml:"server_name"`
-	// A client certificate to show, PEM; and its key.
+	// A PEM file with a client certificate to show, followed by its intermediates.
 	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
+	// A PEM file with the private key of `cert`.
+	Key string `yaml:"key"`
 	// Do not verify the server's certificate at all. Anybody on the way can then read and change everything.
 	Insecure bool `yaml:"insecure"`
 }

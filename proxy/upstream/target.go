@@ -18,6 +18,7 @@ import (
 
 // A Target is one server as a bridge reaches it. It is immutable.
 type Target struct {
+	group   string // the entry of upstreams that lists it; "" if a route does
 	network string // tcp or unix
 	address string // host:port, or the path of a socket
 	host    string // as in the URL, for the Host header
@@ -82,7 +83,7 @@ func (t *Target) setAuthority(s string) error {
 	kind, ok := schemes[t.scheme]
 	switch {
 	case !ok:
-		return fmt.Errorf("%q has the unknown scheme %q", s, t.scheme)
+		return fmt.Errorf("%q has the unknown scheme %q: write ws, wss, http, https, tcp, tls or unix", s, t.scheme)
 	case strings.ContainsAny(t.host, "{}"):
 		return captureInHost(s)
 	case strings.Contains(t.host, "@"): // the error does not quote it: there may be a password in it
@@ -94,11 +95,11 @@ func (t *Target) setAuthority(s string) error {
 	}
 	switch n, portErr := strconv.ParseUint(port, 10, 16); {
 	case err == nil && (host == "" || port == ""):
-		return fmt.Errorf("%q needs a host and a port", s)
+		return fmt.Errorf("%q needs a host and a port: write host:port", s)
 	case err != nil || !isHost(host, strings.HasPrefix(t.host, "[")):
 		return fmt.Errorf("%q has the bad host %q: write a name or an address, IPv6 in brackets", s, t.host)
 	case portErr != nil || n == 0:
-		return fmt.Errorf("%q has the bad port %q", s, port)
+		return fmt.Errorf("%q has the bad port %q: write a number from 1 to 65535", s, port)
 	}
 	t.address = net.JoinHostPort(host, port)
 	if kind.secure {
@@ -226,12 +227,13 @@ func dotted(path string) bool {
 // Dial connects, with TLS where the scheme asks for it.
 func (t *Target) Dial(ctx context.Context) (net.Conn, error) { return t.DialAfter(ctx, nil) }
 
-// DialAfter connects and gives the bare connection to preamble before the first byte of TLS. ctx bounds all of it.
+// DialAfter connects and gives the bare connection to preamble before the first byte of TLS. ctx bounds all of it. The error is a
+// [*Fault].
 func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (net.Conn, error) {
 	var dialer net.Dialer
 	bare, err := dialer.DialContext(ctx, t.network, t.address)
 	if err != nil {
-		return nil, err // it says what was dialled
+		return nil, t.Fault(err) // it says what was dialled
 	}
 	stop := context.AfterFunc(ctx, func() { bare.Close() })
 	conn, err := t.greet(ctx, bare, preamble)
@@ -240,7 +242,7 @@ func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (
 	}
 	if err != nil {
 		bare.Close()
-		return nil, fmt.Errorf("%s: %w", t.address, err)
+		return nil, t.Fault(fmt.Errorf("%s: %w", t.address, err))
 	}
 	return conn, nil
 }

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"bridgehead/internal/metrics"
@@ -30,7 +31,10 @@ type Config struct {
 }
 
 // A Bridge opens sessions with an application. It is safe for use by many.
-type Bridge struct {
+type Bridge struct{ current atomic.Pointer[setup] }
+
+// A setup is what the options come to. Sessions ask their bridge for it each time, so that they follow changed options.
+type setup struct {
 	Config
 	options Options
 	forward []string // headers, canonical
@@ -44,43 +48,53 @@ func New(o Options, c Config) (*Bridge, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bridge{Config: c, options: o, pool: newTransport(c.Group.TLS(), o.InFlight)}
-	b.app = &application{
-		transport: b.pool, keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries, metrics: c.Metrics,
+	s := &setup{Config: c, options: o, pool: newTransport(c.Group.TLS(), o.InFlight)}
+	s.app = &application{
+		transport: s.pool, keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries, metrics: c.Metrics,
 	}
 	for _, name := range o.ForwardHeaders {
-		b.forward = append(b.forward, http.CanonicalHeaderKey(name))
+		s.forward = append(s.forward, http.CanonicalHeaderKey(name))
 	}
+	b := new(Bridge)
+	b.current.Store(s)
 	return b, nil
+}
+
+// Adopt makes b and all its sessions what next is: they sign with its secrets and keep to its bounds from their next request on.
+// What was sent before ends as it began.
+func (b *Bridge) Adopt(next *Bridge) {
+	b.current.Swap(next.current.Load()).pool.CloseIdleConnections()
 }
 
 // Close ends the connections that wait for the next request. Sessions are not disturbed.
 func (b *Bridge) Close() error {
-	b.pool.CloseIdleConnections()
+	b.current.Load().pool.CloseIdleConnections()
 	return nil
 }
 
 // Open asks the application whether the client may come in.
 func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {
-	to, err := b.endpoint(h)
+	now := b.current.Load()
+	target := now.Group.Pick()
+	to, err := endpoint(target, h)
 	if err != nil {
-		return nil, &proxy.Refusal{Status: http.StatusBadRequest, Reason: "handshake", Err: err}
+		return nil, err
 	}
 	s := newSession(b, h, to)
-	r, err := s.request(b.options.Timeout, s.event(typeConnect, event{connecting: b.connecting(h)}))
+	r, err := s.request(now.options.Timeout, s.event(typeConnect, event{connecting: now.connecting(h)}))
 	if err != nil {
 		return nil, err
 	}
 	// An application that has been asked may say yes, and must then hear of the end: a client that leaves meanwhile does not
 	// interrupt the question.
-	resp, err := b.app.post(context.WithoutCancel(ctx), r, 1)
+	resp, err := now.app.post(context.WithoutCancel(ctx), r, 1)
 	switch {
 	case errors.Is(err, errBusy):
 		return nil, &proxy.Refusal{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"1"}}, Reason: "busy", Err: err}
 	case err != nil:
-		return nil, err
+		return nil, target.Fault(err)
 	case resp.status/100 == 4:
-		return nil, b.refusal(&resp)
+		return nil, now.refusal(&resp)
 	case judge(resp.status) != done:
 		return nil, resp.err()
 	}
@@ -94,11 +108,11 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 	return s, nil
 }
 
-// endpoint is where this client's requests go. ws and wss mean http and https here.
-func (b *Bridge) endpoint(h *proxy.Handshake) (*url.URL, error) {
-	to, err := b.Group.Pick().URL(&h.Facts)
+// endpoint is where this client's requests go. ws and wss mean http and https here. If there is no such place, the client is refused.
+func endpoint(target *upstream.Target, h *proxy.Handshake) (*url.URL, error) {
+	to, err := target.URL(&h.Facts)
 	if err != nil {
-		return nil, err
+		return nil, &proxy.Refusal{Status: http.StatusBadRequest, Reason: "handshake", Err: err}
 	}
 	if rest, ok := strings.CutPrefix(to.Scheme, "ws"); ok {
 		to.Scheme = "http" + rest
@@ -107,13 +121,13 @@ func (b *Bridge) endpoint(h *proxy.Handshake) (*url.URL, error) {
 }
 
 // connecting is the handshake as the application sees it.
-func (b *Bridge) connecting(h *proxy.Handshake) *connecting {
+func (s *setup) connecting(h *proxy.Handshake) *connecting {
 	r := h.Request
 	c := &connecting{
 		Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Origin: r.Header.Get("Origin"),
 		Subprotocols: h.Offer.Subprotocols, TLS: h.TLS,
 	}
-	for _, name := range b.forward {
+	for _, name := range s.forward {
 		lines := r.Header[name]
 		if name == "Host" { // net/http keeps it apart
 			lines = []string{r.Host}
@@ -134,10 +148,10 @@ func (b *Bridge) connecting(h *proxy.Handshake) *connecting {
 }
 
 // refusal hands the application's 4xx to the client.
-func (b *Bridge) refusal(resp *response) error {
+func (s *setup) refusal(resp *response) error {
 	pass := []string{"Www-Authenticate", "Retry-After"}
 	r := &proxy.Refusal{Status: resp.status, Header: http.Header{}, Reason: "upstream", Err: resp.err()}
-	if b.options.RefusalBody {
+	if s.options.RefusalBody {
 		r.Body = resp.body
 		pass = append(pass, "Content-Type")
 	}
@@ -175,7 +189,7 @@ func newSession(b *Bridge, h *proxy.Handshake, to *url.URL) *session {
 	s := &session{
 		bridge: b, url: to, log: h.Log, since: now,
 		connection: connection{
-			ID: h.ConnID, User: strings.Clone(h.User), ConnectedAt: stamp(now), PushURL: b.PushURL,
+			ID: h.ConnID, User: strings.Clone(h.User), ConnectedAt: stamp(now), PushURL: b.current.Load().PushURL,
 		},
 	}
 	if h.Client.IsValid() {

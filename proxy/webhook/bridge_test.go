@@ -135,7 +135,7 @@ func TestBusy(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(http.ResponseWriter, *call) { t.Error("the application was asked") },
 		func(o *Options, _ *proxy.Options) { o.InFlight, o.Timeout = 1, 50*time.Millisecond })
-	s.bridge.app.inFlight <- struct{}{}
+	s.bridge.current.Load().app.inFlight <- struct{}{}
 	if status, header, _ := s.refused(); status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
 		t.Errorf("got %d with %v, want 503 with Retry-After", status, header)
 	}

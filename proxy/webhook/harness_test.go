@@ -115,9 +115,8 @@ func newStage(t *testing.T, app func(http.ResponseWriter, *call), change func(*O
 	})
 	s.bridge = b
 	p, err := proxy.New(proxy.Config{
-		Route: "chat", Kind: "webhook", Options: shared, Bridge: b, Node: "n1", Hub: s.hub, Limits: policy.NewStore(10),
-		Capacity: policy.NewCapacity(0), Log: s.logger(),
-	})
+		Route: "chat", Node: "n1", Hub: s.hub, Limits: policy.NewStore(10), Capacity: policy.NewCapacity(0), Log: s.logger(),
+	}, proxy.Terms{Kind: "webhook", Options: shared, Bridge: b})
 	if err != nil {
 		t.Fatal(err)
 	}

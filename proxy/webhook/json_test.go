@@ -65,7 +65,7 @@ func handshake() *proxy.Handshake {
 func wire(t *testing.T, s *session, timeout time.Duration, events ...event) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	s.bridge.app.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+	s.bridge.current.Load().app.transport = roundTripper(func(r *http.Request) (*http.Response, error) {
 		if err := r.Write(&b); err != nil {
 			t.Error(err)
 		}
@@ -75,7 +75,7 @@ func wire(t *testing.T, s *session, timeout time.Duration, events ...event) []by
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.bridge.app.post(t.Context(), r, 1); err != nil {
+	if _, err := s.bridge.current.Load().app.post(t.Context(), r, 1); err != nil {
 		t.Fatal(err)
 	}
 	return append(bytes.ReplaceAll(b.Bytes(), []byte("\r\n"), []byte("\n")), '\n')
@@ -90,13 +90,13 @@ func TestRequestBytes(t *testing.T) {
 			o.Secret = []unit.Secret{newKey, oldKey}
 			o.ForwardHeaders = []string{"cookie", "ACCEPT-LANGUAGE", "host", "x-none"}
 		}), handshake()
-		b.PushURL = "http://10.0.0.5:9901"
-		to, err := b.endpoint(h)
+		b.current.Load().PushURL = "http://10.0.0.5:9901"
+		to, err := endpoint(b.current.Load().Group.Pick(), h)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := newSession(b, h, to)
-		golden(t, "testdata/json/connect.http", wire(t, s, time.Second, s.event(typeConnect, event{connecting: b.connecting(h)})))
+		golden(t, "testdata/json/connect.http", wire(t, s, time.Second, s.event(typeConnect, event{connecting: b.current.Load().connecting(h)})))
 
 		err = s.accept(h, reply{accept: accept{User: "u1", Subprotocol: "chat.v1", State: []byte(`{ "room": "<1>" }`)}})
 		if err != nil {
@@ -121,9 +121,9 @@ func TestLeastConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBridge(t, "http://127.0.0.1:8000/", nil)
 		h := &proxy.Handshake{Facts: policy.Facts{Request: httptest.NewRequest(http.MethodGet, "/", nil), ConnID: "c_1"}}
-		to, _ := b.endpoint(h)
+		to, _ := endpoint(b.current.Load().Group.Pick(), h)
 		s := newSession(b, h, to)
-		golden(t, "testdata/json/connect-least.http", wire(t, s, time.Second, s.event(typeConnect, event{connecting: b.connecting(h)})))
+		golden(t, "testdata/json/connect-least.http", wire(t, s, time.Second, s.event(typeConnect, event{connecting: b.current.Load().connecting(h)})))
 	})
 }
 

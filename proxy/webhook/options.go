@@ -17,7 +17,7 @@ type Options struct {
 	// The keys that sign each request (Standard Webhooks): `whsec_` and the base64 of 24 to 64 random bytes. Every key adds a
 	// signature, so that keys can be changed without a gap. None: requests are not signed.
 	Secret []unit.Secret `yaml:"secret"`
-	// Headers of the client's handshake that the application sees in the `connect` event. None by default.
+	// Headers of the client's handshake that the application sees in the `connect` event. Default: none.
 	ForwardHeaders []string `yaml:"forward_headers"`
 	// How long one request may take, one minute at most. A `close` event has 15 seconds.
 	Timeout time.Duration `yaml:"timeout"`

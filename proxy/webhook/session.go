@@ -69,6 +69,9 @@ func (s *session) Close(cause ws.Cause) {
 	}
 }
 
+// setup is what holds for the session now.
+func (s *session) setup() *setup { return s.bridge.current.Load() }
+
 // event completes an event of this moment.
 func (s *session) event(kind string, e event) event {
 	e.Seq, e.Type, e.Time = s.seq.Add(1)-1, kind, stamp(time.Now())
@@ -82,7 +85,7 @@ func (s *session) request(timeout time.Duration, events ...event) (*request, err
 	if s.client != nil {
 		connection.User, connection.State = s.client.User(), s.client.State()
 	}
-	body, err := encode(s.bridge.Route, connection, events)
+	body, err := encode(s.setup().Route, connection, events)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +123,7 @@ func (s *session) enqueue(m ws.Message) (room <-chan struct{}) {
 }
 
 func (s *session) fullLocked() bool {
-	q := &s.bridge.options.Queue
+	q := &s.setup().options.Queue
 	return len(s.queue) >= q.Messages || q.Bytes > 0 && s.bytes >= int(q.Bytes)
 }
 
@@ -128,7 +131,7 @@ func (s *session) fullLocked() bool {
 func (s *session) next() []event {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, size, limit := 0, 0, int(s.bridge.options.Queue.Bytes)
+	n, size, limit := 0, 0, int(s.setup().options.Queue.Bytes)
 	for n < len(s.queue) {
 		size += s.queue[n].size()
 		if n > 0 && limit > 0 && size > limit {
@@ -177,12 +180,12 @@ func (s *session) send() {
 
 // deliver posts events until they are taken, and gives what the application asks for. Its error, a ws.Cause, ends the socket.
 func (s *session) deliver(batch []event) ([]action, error) {
-	o := &s.bridge.options
+	o := &s.setup().options
 	r, err := s.request(o.Timeout, batch...)
 	if err != nil {
 		return nil, ws.Cause{Kind: ws.InternalFailure, Err: err}
 	}
-	resp, err := s.bridge.app.insist(s.ctx, s.log, r)
+	resp, err := s.setup().app.insist(s.ctx, s.log, r)
 	if err != nil {
 		return nil, ws.Cause{Kind: ws.BackendFailed, Err: err}
 	}
@@ -288,7 +291,7 @@ func (s *session) flush() {
 	if sender == nil {
 		return
 	}
-	timer := time.AfterFunc(s.bridge.options.Timeout, s.stop)
+	timer := time.AfterFunc(s.setup().options.Timeout, s.stop)
 	defer timer.Stop()
 	<-sender
 }
@@ -302,7 +305,7 @@ func (s *session) Report(cause ws.Cause) {
 	}
 	r, err := s.request(closeTimeout, s.event(typeClose, event{closing: c}))
 	if err == nil {
-		_, err = s.bridge.app.insist(context.Background(), s.log, r)
+		_, err = s.setup().app.insist(context.Background(), s.log, r)
 	}
 	if err != nil {
 		s.log.Warn("the application was not told of the end", "error", err)

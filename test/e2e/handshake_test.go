@@ -183,7 +183,7 @@ routes:
 		})
 	}
 	line := e.await(func(line map[string]any) bool { return line["msg"] == "refused" && line["reason"] == "origin" })
-	if text := line["error"].(string); !strings.Contains(text, "to allow it, list it under origins") {
+	if text := line["error"].(string); !strings.Contains(text, `under origins of route "listed"`) {
 		t.Fatalf("the log names no mend: %s", text)
 	}
 }

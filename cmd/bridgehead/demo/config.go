@@ -1,25 +1,22 @@
 package demo
 
 import (
-	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
+
+	"bridgehead/cmd/bridgehead/local"
 )
 
 // Config is the configuration that puts the bridge in front of the backends, as the text of a YAML file.
 func (b *Backends) Config() string {
 	return strings.NewReplacer(
-		"$STATE", quote(filepath.Join(b.Dir, "state")),
-		"$WWW", quote(filepath.Join(b.Dir, "www")),
-		"$HTTPS", quote(b.HTTPS), "$HTTP", quote(b.HTTP), "$PUSH", quote(b.Push), "$ADMIN", quote(b.Admin),
-		"$CHAT", quote("ws://"+b.Chat), "$LINE", quote(b.Line), "$APP", quote("http://"+b.App+"/events"),
-		"$SECRET", quote(b.Secret), "$TOKEN", quote(b.PushToken),
+		"$STATE", local.YAML(filepath.Join(b.Dir, "state")),
+		"$WWW", local.YAML(filepath.Join(b.Dir, "www")),
+		"$HTTPS", local.YAML(b.HTTPS), "$HTTP", local.YAML(b.HTTP), "$PUSH", local.YAML(b.Push), "$ADMIN", local.YAML(b.Admin),
+		"$CHAT", local.YAML("ws://"+b.Chat), "$LINE", local.YAML(b.Line), "$APP", local.YAML("http://"+b.App+"/events"),
+		"$SECRET", local.YAML(b.Secret), "$TOKEN", local.YAML(b.PushToken), "$ORIGINS", local.Origins,
 	).Replace(configText)
 }
-
-// quote makes any text a scalar of YAML, whose double quotes know the escapes of Go's.
-func quote(s string) string { return strconv.Quote(s) }
 
 const configText = `# What "bridgehead demo" serves: one route for each kind of backend, and a page to try them.
 state: $STATE
@@ -46,9 +43,11 @@ routes:
 push: {address: $PUSH, tokens: [{name: demo, token: $TOKEN, may: [push]}]}
 admin: {address: $ADMIN}
 
-# Ctrl-C is not to be waited for.
+# Pages of any server on this machine may open sockets; and Ctrl-C is not to be waited for.
+defaults:
+  origins: $ORIGINS
+  socket: {close_timeout: 250ms}
 drain: 250ms
-defaults: {socket: {close_timeout: 250ms}}
 `
 
 // Guide is what to tell the person at the terminal once the bridge listens: what to open and what to type. address gives where a
@@ -56,21 +55,13 @@ defaults: {socket: {close_timeout: 250ms}}
 func (b *Backends) Guide(address func(listener string) string, caPath string) string {
 	return strings.NewReplacer(
 		"$HTTPS", address("https"), "$HTTP", address("http"), "$PUSH", address("push"), "$ADMIN", address("admin"),
-		"$CA", shellQuote(caPath), "$LINE", strings.Replace(b.Line, ":", " ", 1), "$TOKEN", b.PushToken, "$UPGRADE", upgradeHeaders,
+		"$CA", local.Shell(caPath), "$LINE", strings.Replace(b.Line, ":", " ", 1), "$TOKEN", b.PushToken, "$UPGRADE", upgradeHeaders,
 	).Replace(guideText)
 }
 
 // upgradeHeaders make curl ask for a WebSocket; the key is the sample of RFC 6455, section 1.3.
 const upgradeHeaders = `-H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' ` +
 	`-H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=='`
-
-// shellQuote quotes a path for a POSIX shell where it needs to be.
-func shellQuote(path string) string {
-	if strings.Trim(path, "/._-ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789") == "" {
-		return path
-	}
-	return fmt.Sprintf("'%s'", strings.ReplaceAll(path, "'", `'\''`))
-}
 
 const guideText = `The demo is running. Open one of these in a browser:
 

@@ -1,0 +1,162 @@
+package server
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"bridgehead/config"
+	"bridgehead/internal/yamlpos"
+)
+
+// A Diff says what one configuration changes of another.
+type Diff struct {
+	Generation int      `json:"generation"` // of the configuration that is in force afterwards
+	Routes     []Change `json:"routes,omitempty"`
+	Listeners  []Change `json:"listeners,omitempty"`
+	Other      []string `json:"other,omitempty"` // keys outside routes and listeners
+	Unchanged  int      `json:"unchanged_routes"`
+	Notes      []string `json:"notes,omitempty"` // warnings, and what needs a restart
+}
+
+// What may happen to a route or a listener.
+const (
+	Added   = "added"
+	Removed = "removed"
+	Changed = "changed"
+)
+
+// A Change is what happens to one route or listener.
+type Change struct {
+	Name   string   `json:"name"`
+	Change string   `json:"change"`         // Added, Removed or Changed
+	Keys   []string `json:"keys,omitempty"` // that differ
+	// Drains tells that the route's open sockets end with 1012, spread over the window. If not, they live on and follow what changed.
+	Drains  bool `json:"drains,omitempty"`
+	Sockets int  `json:"sockets,omitempty"` // open on the route when the configuration changed
+}
+
+// Empty tells whether nothing differs.
+func (d *Diff) Empty() bool { return len(d.Routes)+len(d.Listeners)+len(d.Other) == 0 }
+
+// String is the difference for people, a line for each part.
+func (d *Diff) String() string {
+	var b strings.Builder
+	for _, c := range d.Routes {
+		fmt.Fprintf(&b, "route %s: %s%s\n", c.Name, c.what(), c.sockets())
+	}
+	for _, c := range d.Listeners {
+		fmt.Fprintf(&b, "listener %s: %s\n", c.Name, c.what())
+	}
+	for _, key := range d.Other {
+		fmt.Fprintf(&b, "%s: changed\n", key)
+	}
+	if d.Empty() {
+		b.WriteString("nothing has changed\n")
+	} else {
+		fmt.Fprintf(&b, "%d routes are as they were\n", d.Unchanged)
+	}
+	for _, note := range d.Notes {
+		fmt.Fprintf(&b, "note: %s\n", note)
+	}
+	return b.String()
+}
+
+func (c *Change) what() string {
+	if len(c.Keys) == 0 {
+		return c.Change
+	}
+	return c.Change + " (" + strings.Join(c.Keys, ", ") + ")"
+}
+
+func (c *Change) sockets() string {
+	switch {
+	case c.Sockets == 0:
+		return ""
+	case c.Drains:
+		return fmt.Sprintf("; %d sockets drain", c.Sockets)
+	}
+	return fmt.Sprintf("; %d sockets live on", c.Sockets)
+}
+
+// compare tells what next changes. It looks at nothing but the two configurations.
+func compare(was, next *config.Config) *Diff {
+	d := new(Diff)
+	old := byName(was.Routes, func(r *config.Route) string { return r.Name })
+	for i := range next.Routes {
+		r := &next.Routes[i]
+		if c := compareRoute(old[r.Name], r, was, next); c != nil {
+			d.Routes = append(d.Routes, *c)
+		} else {
+			d.Unchanged++
+		}
+		delete(old, r.Name)
+	}
+	for _, r := range was.Routes {
+		if old[r.Name] != nil {
+			d.Routes = append(d.Routes, Change{Name: r.Name, Change: Removed, Drains: true})
+		}
+	}
+	d.Listeners = compareListeners(was.Listeners, next.Listeners)
+	for _, key := range yamlpos.Diff(was, next) {
+		if key != "routes" && key != "listeners" && !strings.HasPrefix(key, "defaults.") { // which show in every route
+			d.Other = append(d.Other, key)
+		}
+	}
+	if was.Log.Format != next.Log.Format {
+		d.Notes = append(d.Notes, "log.format is read at the start of the program alone: restart it for that")
+	}
+	return d
+}
+
+// repointing are the keys whose change leaves open sockets at a place where the configuration would not lead them.
+var repointing = []string{"host", "path", "websocket", "tcp", "webhook", "files", "websocket.to", "tcp.to", "webhook.to"}
+
+func compareRoute(old, r *config.Route, was, next *config.Config) *Change {
+	if old == nil {
+		return &Change{Name: r.Name, Change: Added}
+	}
+	c := &Change{Name: r.Name, Change: Changed, Keys: yamlpos.Diff(old, r)}
+	c.Drains = slices.ContainsFunc(c.Keys, func(key string) bool { return slices.Contains(repointing, key) })
+	if name, ok := r.Upstream(); ok {
+		before, now := was.Upstreams[name], next.Upstreams[name]
+		for _, key := range yamlpos.Diff(before, now) {
+			c.Keys = append(c.Keys, "upstreams."+name+"."+key)
+			c.Drains = c.Drains || key == "servers"
+		}
+	}
+	if len(c.Keys) == 0 {
+		return nil
+	}
+	return c
+}
+
+func compareListeners(was, next []config.Listener) (changes []Change) {
+	name := func(l *config.Listener) string { return l.Name }
+	old := byName(was, name)
+	for i := range next {
+		l := &next[i]
+		switch before := old[l.Name]; {
+		case before == nil:
+			changes = append(changes, Change{Name: l.Name, Change: Added})
+		case !reflect.DeepEqual(before, l):
+			changes = append(changes, Change{Name: l.Name, Change: Changed, Keys: yamlpos.Diff(before, l)})
+		}
+		delete(old, l.Name)
+	}
+	for _, l := range was {
+		if old[l.Name] != nil {
+			changes = append(changes, Change{Name: l.Name, Change: Removed})
+		}
+	}
+	return changes
+}
+
+func byName[T any](all []T, name func(*T) string) map[string]*T {
+	found := make(map[string]*T, len(all))
+	for i := range all {
+		found[name(&all[i])] = &all[i]
+	}
+	return found
+}

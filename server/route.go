@@ -1,0 +1,100 @@
+package server
+
+import (
+	"cmp"
+	"net"
+	"strings"
+
+	"bridgehead/config"
+	"bridgehead/proxy"
+	"bridgehead/proxy/files"
+	"bridgehead/proxy/relay"
+	"bridgehead/proxy/stream"
+	"bridgehead/proxy/webhook"
+)
+
+// proxyConfig is what a route's proxy keeps for as long as the route exists.
+func (s *Server) proxyConfig(route string) proxy.Config {
+	return proxy.Config{
+		Route: route, Node: s.node, Hub: s.hub, Limits: s.limits, Capacity: s.capacity, Metrics: s.metrics.Route(route),
+		Mends: s.mends, Log: s.log,
+	}
+}
+
+// terms are what the configuration says of a route.
+func (p *plan) terms(r *config.Route, hasHost bool) (proxy.Terms, error) {
+	t := proxy.Terms{HasHost: hasHost, Options: r.Options, Trusted: p.config.TrustedProxies}
+	var err error
+	t.Bridge, t.Kind, err = p.bridge(r)
+	return t, err
+}
+
+func (p *plan) bridge(r *config.Route) (_ proxy.Bridge, kind string, err error) {
+	switch {
+	case r.WebSocket != nil:
+		group, err := p.groups.For(r.WebSocket.To)
+		if err != nil {
+			return nil, "", err
+		}
+		bridge, err := relay.New(*r.WebSocket, group)
+		return bridge, "websocket", err
+	case r.TCP != nil:
+		group, err := p.groups.For(r.TCP.To)
+		if err != nil {
+			return nil, "", err
+		}
+		return stream.New(*r.TCP, group), "tcp", nil
+	}
+	group, err := p.groups.For(r.Webhook.To)
+	if err != nil {
+		return nil, "", err
+	}
+	bridge, err := webhook.New(*r.Webhook, webhook.Config{
+		Route: r.Name, Group: group, PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
+	})
+	return bridge, "webhook", err
+}
+
+func newFiles(r *config.Route) (*row, error) {
+	fixed, _, _ := strings.Cut(r.Path, "{")
+	h, err := files.New(*r.Files, strings.TrimSuffix(fixed, "*"))
+	return &row{handler: h}, err
+}
+
+// pushURL is where applications reach the push API of this program, "" if they cannot: as configured, or where the listener for
+// applications listens, or else the one for operators, if that says on which of our addresses.
+func (g *generation) pushURL() string {
+	if p := g.config.Push; p != nil && p.URL != "" {
+		return strings.TrimSuffix(p.URL, "/")
+	}
+	tcp, ok := cmp.Or(g.addr("push"), g.addr("admin")).(*net.TCPAddr)
+	if !ok || tcp.IP.IsUnspecified() {
+		return ""
+	}
+	return "http://" + tcp.String()
+}
+
+// addr is where the listener of that name listens; nil: there is none.
+func (g *generation) addr(name string) net.Addr {
+	for _, f := range g.fronts {
+		if f.name == name {
+			return f.socket.Addr()
+		}
+	}
+	return nil
+}
+
+// certNames are the hosts that certificates are needed for. A capture stands for one label, as `*` does in a certificate; a
+// route for every host is "".
+func certNames(rs []config.Route) (names []string) {
+	for i := range rs {
+		labels := strings.Split(rs[i].Host, ".")
+		for j, label := range labels {
+			if strings.HasPrefix(label, "{") {
+				labels[j] = "*"
+			}
+		}
+		names = append(names, strings.Join(labels, "."))
+	}
+	return names
+}

@@ -55,7 +55,7 @@ func (d *Diff) String() string {
 	if d.Empty() {
 		b.WriteString("nothing has changed\n")
 	} else {
-		fmt.Fprintf(&b, "%d routes are as they were\n", d.Unchanged)
+		fmt.Fprintf(&b, "routes as they were: %d\n", d.Unchanged)
 	}
 	for _, note := range d.Notes {
 		fmt.Fprintf(&b, "note: %s\n", note)
@@ -75,9 +75,9 @@ func (c *Change) sockets() string {
 	case c.Sockets == 0:
 		return ""
 	case c.Drains:
-		return fmt.Sprintf("; %d sockets drain", c.Sockets)
+		return fmt.Sprintf("; open sockets that drain: %d", c.Sockets)
 	}
-	return fmt.Sprintf("; %d sockets live on", c.Sockets)
+	return fmt.Sprintf("; open sockets that live on: %d", c.Sockets)
 }
 
 // compare tells what next changes. It looks at nothing but the two configurations.

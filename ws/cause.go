@@ -99,7 +99,7 @@ var effects = [...]effect{
 	IdleTimeout:     {"idle", ByGateway, CodeGoingAway, CodeGoingAway, "idle"},
 	LifetimeReached: {"lifetime", ByGateway, CodeGoingAway, CodeGoingAway, "lifetime reached"},
 	Kicked:          {"closed by API", ByGateway, CodeNormal, CodeGoingAway, ""},
-	RouteRemoved:    {"route removed", ByShutdown, CodeServiceRestart, CodeServiceRestart, "route changed"},
+	RouteRemoved:    {"route changed", ByShutdown, CodeServiceRestart, CodeServiceRestart, "route changed"},
 	ShuttingDown:    {"shutdown", ByShutdown, CodeGoingAway, CodeGoingAway, "shutting down"},
 	InternalFailure: {"internal failure", ByGateway, CodeInternalError, CodeInternalError, "internal error"},
 }

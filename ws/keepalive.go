@@ -51,7 +51,8 @@ func (k *Keepalive) Advance(now time.Time) (Beat, time.Time) {
 		return Dead, time.Time{}
 	}
 	k.ping(now)
-	return SendPing, k.due()
+	// The answer may come at once: then the next ping is due before the time for the answer is over.
+	return SendPing, now.Add(min(k.Interval, k.due().Sub(now)))
 }
 
 // due is when the next ping is to go, or the last one was to be answered.

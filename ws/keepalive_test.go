@@ -25,6 +25,9 @@ func TestKeepalive(t *testing.T) {
 		{"whatever comes is life", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, 30}, {20, "seen", Rest, 50}, {50, "", SendPing, 70}, {69, "seen", Rest, 99}, {99, "", SendPing, 119},
 		}},
+		{"an answer is followed by the next ping in its time", Keepalive{Interval: 2 * time.Second, Timeout: 20 * time.Second}, []step{
+			{0, "", Rest, 2}, {2, "", SendPing, 4}, {3, "seen", Rest, 5}, {5, "", SendPing, 7}, {7, "", Rest, 25}, {25, "", Dead, never},
+		}},
 		{"asking late pings once", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, 30}, {100, "", SendPing, 120}, {100, "", Rest, 120},
 		}},

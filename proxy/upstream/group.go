@@ -52,7 +52,11 @@ func (t To) Captures() (names []string) {
 // CheckURL reports what is wrong with a server's URL for a bridge that speaks the given schemes.
 func CheckURL(s string, schemes ...string) error {
 	if !strings.Contains(s, ":/") && !slices.Contains(schemes, "tcp") {
-		return fmt.Errorf("%q has no scheme: write %s://%s", s, schemes[0], s)
+		address := s
+		if _, behind, ok := strings.Cut(s, "//"); ok { // the colon is missing
+			address = behind
+		}
+		return fmt.Errorf("%q has no scheme: write %s://%s", s, schemes[0], address)
 	}
 	t, err := parse(s)
 	if err != nil {

@@ -40,9 +40,11 @@ func TestCheckURL(t *testing.T) {
 	if err := CheckURL("wss://h/{room}", "ws", "wss"); err != nil {
 		t.Error(err)
 	}
-	err := CheckURL("h:7000", "ws", "wss")
-	if want := `"h:7000" has no scheme: write ws://h:7000`; err == nil || err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
+	for _, url := range []string{"h:7000", "ws//h:7000", "//h:7000"} {
+		err := CheckURL(url, "ws", "wss")
+		if want := `"` + url + `" has no scheme: write ws://h:7000`; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
 	}
 	if err := CheckURL("ws://", "ws"); err == nil {
 		t.Error("a URL that cannot be read was taken")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -231,4 +232,24 @@ func TestLog(t *testing.T) {
 			t.Errorf("the log holds %q:\n%s", secret, got)
 		}
 	}
+}
+
+func TestReload(t *testing.T) {
+	t.Parallel()
+	a := newAPI()
+	a.Reload = func(dryRun bool) (any, error) {
+		if dryRun {
+			return nil, errors.New("config.yaml:3:5: routes[0]: leads nowhere")
+		}
+		return map[string]int{"generation": 2}, nil
+	}
+	base := serve(t, a.Admin())
+	exchange{method: "POST", path: "/v1/reload"}.do(t, base).want(t, 200, `{"generation":2}`)
+	exchange{method: "POST", path: "/v1/reload?dry_run=false"}.do(t, base).want(t, 200, `{"generation":2}`)
+	exchange{method: "POST", path: "/v1/reload?dry_run=true"}.do(t, base).wantError(t, 422, "config.yaml:3:5: routes[0]: leads nowhere")
+	exchange{method: "POST", path: "/v1/reload?dry_run=maybe"}.do(t, base).wantError(t, 400, `"maybe"`, "true or false")
+	exchange{method: "POST", path: "/v1/reload?dryrun=true"}.do(t, base).wantError(t, 400, `"dryrun"`, "dry_run")
+	exchange{method: "GET", path: "/v1/reload"}.do(t, base).wantError(t, 405, "use POST")
+	a.Reload = func(bool) (any, error) { return nil, fmt.Errorf("%w: the program is ending", ErrNotNow) }
+	exchange{method: "POST", path: "/v1/reload"}.do(t, base).wantError(t, 503, "not now: the program is ending")
 }

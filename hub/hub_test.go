@@ -148,6 +148,46 @@ func checkSpread(t *testing.T, fakes []*fake, begin time.Time, window time.Durat
 	}
 }
 
+// A spread ends the given connections alone, and stops with its context.
+func TestSpread(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		h, fakes := full(400)
+		begin := time.Now()
+		Spread(t.Context(), h.All(), time.Minute, ws.Cause{Kind: ws.RouteRemoved})
+		if took := time.Since(begin); took > 2*time.Second {
+			t.Errorf("400 connections took %s, want 2s at most", took)
+		}
+		for _, f := range fakes {
+			if causes, _ := f.end(); len(causes) != 1 || causes[0].Kind != ws.RouteRemoved {
+				t.Fatalf("%s was ended by %v", f.id, causes)
+			}
+		}
+		if !h.Enter() {
+			t.Error("nobody is let in any more")
+		}
+		h.Leave()
+
+		_, others := full(400)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		conns := make([]Conn, len(others))
+		for i, f := range others {
+			conns[i] = f
+		}
+		Spread(ctx, conns, time.Minute, ws.Cause{Kind: ws.RouteRemoved})
+		ended := 0
+		for _, f := range others {
+			if causes, _ := f.end(); len(causes) > 0 {
+				ended++
+			}
+		}
+		if ended < 100 || ended > 300 {
+			t.Errorf("%d of 400 were ended in half of the time", ended)
+		}
+	})
+}
+
 func TestDrainEndsNewcomersAtOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

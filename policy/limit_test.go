@@ -345,6 +345,65 @@ func TestReload(t *testing.T) {
 			}
 		})
 	})
+	t.Run("open sockets are counted by rules that come later", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewStore(10)
+			f := from("192.0.2.1")
+			g := admit(t, limiter(t, s), f)
+			f.Request = nil // as once the socket is open
+			next := limiter(t, s, tight, Rule{Per: "header.x-tenant", Connections: 1})
+			next.Hold(g, f, time.Now())
+			refuse(t, next, from("192.0.2.1"), "connections")
+			next.Apply()
+			if pause, _ := g.Take(2, 0, time.Now()); pause != time.Second {
+				t.Errorf("pause %s, want 1s", pause)
+			}
+			g.Release()
+			next.Hold(g, f, time.Now()) // comes late
+			admit(t, next, from("192.0.2.1"))
+		})
+	})
+	t.Run("open sockets leave rules that are gone, or spare them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewStore(10)
+			first := limiter(t, s, tight)
+			g := admit(t, first, from("192.0.2.1"))
+			spared := tight
+			var here Network
+			if err := here.UnmarshalText([]byte("192.0.2.0/24")); err != nil {
+				t.Fatal(err)
+			}
+			spared.Except = Networks{here}
+			for _, next := range []*Limiter{limiter(t, s, user), limiter(t, s, spared)} {
+				next.Hold(g, from("192.0.2.1"), time.Now())
+				admit(t, first, from("192.0.2.1")).Release() // the place is free
+				if pause, _ := g.Take(100, 0, time.Now()); pause != 0 {
+					t.Errorf("pause %s", pause)
+				}
+				first.Hold(g, from("192.0.2.1"), time.Now())
+			}
+		})
+	})
+	t.Run("a debt is paid at the rate of now", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := NewStore(10)
+			g := admit(t, limiter(t, s, tight), from("192.0.2.1"))
+			g.Take(101, 0, time.Now())
+			if debt := g.Debt(time.Now()); debt != 100*time.Second {
+				t.Errorf("debt %s, want 100s", debt)
+			}
+			limiter(t, s, wide).Apply()
+			if debt := g.Debt(time.Now()); debt != time.Second {
+				t.Errorf("debt %s, want 1s", debt)
+			}
+			closes := tight
+			closes.OnExceed = Close
+			limiter(t, s, closes).Apply()
+			if debt := g.Debt(time.Now()); debt != 0 {
+				t.Errorf("a rule that closes pauses for %s", debt)
+			}
+		})
+	})
 	t.Run("a debt of handshakes lives on", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := NewStore(10)

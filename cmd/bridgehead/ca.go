@@ -26,7 +26,8 @@ Debian      sudo cp $ROOT /usr/local/share/ca-certificates/bridgehead.crt && sud
 macOS       sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain $ROOT
 Windows     certutil -addstore -user Root $ROOT
 Firefox     Settings, Privacy & Security, View Certificates, Authorities, Import: to identify websites
-Chromium    on Linux certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n bridgehead -i $ROOT; elsewhere it asks the system`
+Chromium    on Linux mkdir -p $HOME/.pki/nssdb && certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n bridgehead -i $ROOT
+            (certutil is of libnss3-tools); elsewhere it asks the system`
 
 func newCA() *cobra.Command {
 	c := &cobra.Command{

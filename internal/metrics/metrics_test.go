@@ -51,6 +51,26 @@ func TestNamesLabelsAndHelpAreThoseOfTheGoldenFile(t *testing.T) {
 	}
 }
 
+func TestConfigured(t *testing.T) {
+	t.Parallel()
+	s := New("1.2.3")
+	s.Configured(1, true)
+	s.Configured(2, true)
+	s.Configured(2, false)
+	(*Set)(nil).Configured(1, true)
+	got := exposition(t, s, "bridgehead_config_")
+	for _, line := range []string{
+		"generation 2", "last_reload_successful 0", `reloads_total{outcome="ok"} 2`, `reloads_total{outcome="failed"} 1`,
+	} {
+		if !strings.Contains(got, "bridgehead_config_"+line+"\n") {
+			t.Errorf("no %q in:\n%s", line, got)
+		}
+	}
+	if strings.Contains(got, "last_success_timestamp_seconds 0\n") {
+		t.Error("the time of the last success is not told")
+	}
+}
+
 func TestTheProcessAndTheRuntimeAreShown(t *testing.T) {
 	t.Parallel()
 	got := exposition(t, New("x"), "go_")

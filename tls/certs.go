@@ -82,7 +82,11 @@ func ServerTLS(get func() *Certs) *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"http/1.1"},
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return get().certificate(hello)
+			now := get()
+			if now == nil { // a reload has done away with TLS while this client knocked
+				return nil, nil
+			}
+			return now.certificate(hello)
 		},
 		CipherSuites: []uint16{ // of TLS 1.2: forward secret and authenticated; those of 1.3 are all both
 			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,

@@ -93,7 +93,7 @@ func newFamilies(f promauto.Factory) families {
 		backendResults: counter("backend_total", "What was asked of the backend, by operation and outcome.", "route", "op", "outcome"),
 		throttled:      counter("throttled_total", "Pauses in which a client was not read because of a limit.", "route"),
 		unrouted:       counter("unrouted_total", "Requests that matched no route.", "reason"),
-		generation:     gauge("config_generation", "The number of the configuration in force; each reload that changes it adds one."),
+		generation:     gauge("config_generation", "The number of the configuration in force; each successful reload adds one."),
 		reloadOK:       gauge("config_last_reload_successful", "1 if the last attempt to read the configuration succeeded, else 0."),
 		reloadTime:     gauge("config_last_success_timestamp_seconds", "When a configuration was last put in force."),
 		reloads:        counter("config_reloads_total", "Attempts to put a configuration in force, that at the start included.", "outcome"),

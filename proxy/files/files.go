@@ -10,11 +10,8 @@ import (
 	"strings"
 )
 
-// A Handler serves one directory. It is an http.Handler.
-type Handler struct {
-	root  *os.Root
-	serve http.Handler
-}
+// A Handler serves one directory, which is closed when nobody uses the Handler any more. It is an http.Handler.
+type Handler struct{ serve http.Handler }
 
 // New serves o.Dir below prefix, the fixed part of the route's path.
 func New(o Options, prefix string) (*Handler, error) {
@@ -23,7 +20,7 @@ func New(o Options, prefix string) (*Handler, error) {
 		return nil, fmt.Errorf("files: %w", err)
 	}
 	serve := http.StripPrefix(strings.TrimSuffix(prefix, "/"), http.FileServerFS(public{root.FS()}))
-	return &Handler{root: root, serve: serve}, nil
+	return &Handler{serve}, nil
 }
 
 // ServeHTTP answers GET and HEAD, with ranges and conditions (RFC 9110, sections 13 and 14).
@@ -36,9 +33,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	h.serve.ServeHTTP(w, r)
 }
-
-// Close lets go of the directory.
-func (h *Handler) Close() error { return h.root.Close() }
 
 // public hides what a directory does not mean to publish: dotfiles, and lists of its files. os.Root keeps links inside.
 type public struct{ fs.FS }

@@ -33,7 +33,6 @@ func TestServesADirectoryAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
 
 	for _, c := range []struct {
 		method, path string

@@ -217,7 +217,7 @@ func (l *lease) Close() error {
 
 func (l *lease) setDeadline(t time.Time) {
 	if socket, ok := l.Listener.(interface{ SetDeadline(time.Time) error }); ok { // as those of TCP and unix sockets are
-		socket.SetDeadline(t)
+		_ = socket.SetDeadline(t) // it fails on a socket that is closed, which then accepts no more anyhow
 	}
 }
 

@@ -104,7 +104,7 @@ func (s *Server) commit(p *plan) {
 	s.change(was.fronts, p.fronts)
 	was.release(p.generation)
 	if s.source.Level != nil {
-		s.source.Level.UnmarshalText([]byte(p.config.Log.Level)) // which the configuration has checked
+		_ = s.source.Level.UnmarshalText([]byte(p.config.Log.Level)) // the configuration has checked it
 	}
 	if len(p.drained) > 0 {
 		s.log.Info("draining what the reload has ended", "sockets", len(p.drained))

@@ -1,0 +1,126 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"bridgehead/policy"
+)
+
+// A Planner is a Bridge that can tell what it would do for a client without doing it.
+type Planner interface {
+	// Plan tells where the client would be led. It asks no backend; the error may be a *Refusal, as that of Open.
+	Plan(h *Handshake) (Plan, error)
+}
+
+// A Plan is what a bridge would do for a client if its backend agrees.
+type Plan struct {
+	To          []string // the servers as this client would reach them; one is taken in turn
+	Notes       []string // on how they are spoken to
+	Subprotocol string   // what is certainly chosen
+	Chooses     bool     // the subprotocol is chosen by the bridge, not by its backend
+}
+
+// A Verdict is the answer to one of the questions that are asked of a handshake.
+type Verdict struct {
+	Subject string   // handshake, origin, limit, capacity or backend
+	Text    string   // what is so, or what is wrong and how to mend it
+	Refusal *Refusal // how the client is answered; nil: it passes
+	Plan    *Plan    // of the backend
+}
+
+// unborn stands in explanations for the id of a connection.
+const unborn = "c_explained"
+
+// Explain asks of a request whatever ServeHTTP would ask, in its order, and goes on after a no. It counts nothing, asks no backend,
+// and takes the client for the only one.
+func (p *Proxy) Explain(r *http.Request) []Verdict {
+	t := p.terms.Load()
+	h, err := p.handshake(t, r)
+	h.ConnID = unborn
+	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, r)}
+	verdicts = append(verdicts, t.explainLimits(h)...)
+	verdicts = append(verdicts, p.explainCapacity())
+	return append(verdicts, t.explainBackend(h))
+}
+
+// verdict is yes, for a reason, or a refusal.
+func verdict(subject, yes string, err error) Verdict {
+	if err == nil {
+		return Verdict{Subject: subject, Text: yes}
+	}
+	refused := refusal(err)
+	return Verdict{Subject: subject, Text: refused.Error(), Refusal: refused}
+}
+
+func (p *Proxy) explainOrigin(t *terms, r *http.Request) Verdict {
+	reason, err := t.origins.Reason(r)
+	if err == nil {
+		return Verdict{Subject: "origin", Text: reason}
+	}
+	if page, ok := errors.AsType[*policy.Forbidden](err); ok {
+		page.Route = p.Route
+	}
+	return verdict("origin", "", forbidden(err))
+}
+
+// explainLimits has one verdict per rule: the first client of a key is always let in.
+func (t *terms) explainLimits(h *Handshake) (verdicts []Verdict) {
+	for _, c := range t.limiter.Counts(&h.Facts) {
+		verdicts = append(verdicts, Verdict{Subject: "limit", Text: countText(c)})
+	}
+	if len(verdicts) == 0 {
+		return []Verdict{{Subject: "limit", Text: "none"}}
+	}
+	return verdicts
+}
+
+// countText says what a rule makes of a client.
+func countText(c policy.Count) string {
+	if c.Why != "" {
+		return fmt.Sprintf("per %s: not counted: %s", c.Rule.Per, c.Why)
+	}
+	var most []string
+	if c.Rule.Connections > 0 {
+		most = append(most, fmt.Sprintf("%d open", c.Rule.Connections))
+	}
+	if !c.Rule.ConnectRate.IsOff() {
+		most = append(most, c.Rule.ConnectRate.String()+" handshakes")
+	}
+	var traffic []string
+	if !c.Rule.Messages.IsOff() {
+		traffic = append(traffic, c.Rule.Messages.String()+" messages")
+	}
+	if !c.Rule.Bytes.IsOff() {
+		traffic = append(traffic, c.Rule.Bytes.String()+" bytes")
+	}
+	if len(traffic) > 0 {
+		most = append(most, strings.Join(traffic, " and ")+" ("+c.Rule.OnExceed+")")
+	}
+	return fmt.Sprintf("per %s = %s: at most %s", c.Rule.Per, c.Key, strings.Join(most, ", "))
+}
+
+func (p *Proxy) explainCapacity() Verdict {
+	return Verdict{Subject: "capacity", Text: fmt.Sprintf("%s on the route, %s in all", atMost(p.room.Max()), atMost(p.Capacity.Max()))}
+}
+
+func atMost(n int) string {
+	if n == 0 {
+		return "no limit"
+	}
+	return fmt.Sprintf("at most %d open", n)
+}
+
+func (t *terms) explainBackend(h *Handshake) Verdict {
+	plan, err := t.Bridge.(Planner).Plan(h)
+	if err != nil {
+		return verdict("backend", "", err)
+	}
+	text := strings.Join(plan.To, ", or ")
+	if len(plan.To) > 1 {
+		text += " (used in turn)"
+	}
+	return Verdict{Subject: "backend", Text: text, Plan: &plan}
+}

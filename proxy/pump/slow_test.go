@@ -1,7 +1,9 @@
 package pump
 
 import (
+	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"strings"
 	"testing"
@@ -54,8 +56,8 @@ func TestSlowSides(t *testing.T) {
 func TestSlowIsNotStuck(t *testing.T) {
 	t.Parallel()
 	o := quiet()
-	o.WriteTimeout = time.Second
-	const size = 24 << 20 // more than the kernel takes at once
+	o.WriteTimeout = 2 * time.Second
+	const size = 4 << 20
 	read := func(t *testing.T, r *rig) {
 		start := time.Now()
 		got := 0
@@ -65,8 +67,8 @@ func TestSlowIsNotStuck(t *testing.T) {
 			if err != nil {
 				t.Fatalf("after %d bytes, %v: %v", got, time.Since(start), err)
 			}
-			if got += n; time.Since(start) < 3*o.WriteTimeout {
-				<-time.After(time.Duration(n) * 3 * o.WriteTimeout / size) // as slow as that
+			if got += n; time.Since(start) < 2*o.WriteTimeout {
+				<-time.After(time.Duration(n) * 2 * o.WriteTimeout / size) // as slow as that
 			}
 		}
 	}
@@ -74,15 +76,28 @@ func TestSlowIsNotStuck(t *testing.T) {
 	t.Run("Link", func(t *testing.T) {
 		t.Parallel()
 		r := startLink(t, o)
+		narrow(t, r)
 		r.push(push)
 		read(t, r)
 	})
 	t.Run("Messages", func(t *testing.T) {
 		t.Parallel()
 		r := startMessages(t, o, nothing)
+		narrow(t, r)
 		r.push(push)
 		read(t, r)
 	})
+}
+
+// narrow keeps the kernel from taking whole megabytes at once and then, for as long as they take, nothing.
+func narrow(t *testing.T, r *rig) {
+	t.Helper()
+	for _, conn := range []net.Conn{r.client.Conn, r.socket.Conn} {
+		tcp := conn.(*net.TCPConn)
+		if err := errors.Join(tcp.SetReadBuffer(64<<10), tcp.SetWriteBuffer(64<<10)); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // What a slow side is offered is not hoarded. (Not parallel: it looks at the memory of the whole process.)

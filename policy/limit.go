@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -33,7 +32,6 @@ type Limiter struct {
 	store *Store
 	route string
 	rules []limit
-	apply sync.Once
 }
 
 // A limit is a rule made ready.
@@ -60,10 +58,11 @@ func (s *Store) Limiter(route string, rules []Rule) (*Limiter, error) {
 	return l, nil
 }
 
-// Apply holds the sockets that are open on the route to these rules, in place of the Limiter before. The first Admit does it too.
+// Apply puts these rules in force on the route, in place of the Limiter before: what they say of messages and bytes holds for all
+// sockets, those too that are open. Before it, Admit counts by these rules alone and messages by those before.
 func (l *Limiter) Apply() {
 	if l != nil {
-		l.apply.Do(func() { l.store.apply(l.route, l.rules) })
+		l.store.apply(l.route, l.rules)
 	}
 }
 
@@ -73,7 +72,6 @@ func (l *Limiter) Admit(f *Facts, now time.Time) (*Grant, error) {
 	if l == nil {
 		return nil, nil
 	}
-	l.Apply()
 	accounts, exceeded := l.store.admit(l.claims(f), now)
 	if exceeded != nil {
 		exceeded.Hint = hint(exceeded, f)

@@ -43,9 +43,10 @@ func from(addr string) *Facts {
 	return &Facts{Request: r, Client: netip.MustParseAddr(addr)}
 }
 
-// admit wants the client to be admitted.
+// admit puts the rules in force, and wants the client to be admitted.
 func admit(t testing.TB, l *Limiter, f *Facts) *Grant {
 	t.Helper()
+	l.Apply()
 	g, err := l.Admit(f, time.Now())
 	if err != nil {
 		t.Fatalf("%s: %v, want it to be admitted", f.Client, err)

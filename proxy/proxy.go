@@ -46,13 +46,13 @@ type Proxy struct {
 
 // New builds the proxy of a route. The options have been validated.
 func New(c Config, t Terms) (*Proxy, error) {
-	p := &Proxy{Config: c, room: policy.NewCapacity(t.Options.MaxConnections), clients: make(map[*Client]struct{})}
+	p := &Proxy{Config: c, room: policy.NewCapacity(0), clients: make(map[*Client]struct{})}
 	first, err := p.Prepare(t)
 	if err != nil {
 		return nil, err
 	}
 	p.Log = c.Log.With("route", c.Route)
-	p.terms.Store(first.terms)
+	p.putLocked(first.terms) // nobody else knows of p yet
 	return p, nil
 }
 

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -162,24 +161,20 @@ func (f *front) serve() {
 	if f.secure {
 		l = tls.NewListener(l, f.server.TLSConfig)
 	}
-	f.lease.begin()
-	if err := f.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := f.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		f.log.Error("the listener failed", "error", err)
 	}
 }
 
-// close stops to accept, and ends the connections that wait for a request. Requests under way and upgraded sockets live on. The
-// socket stays open, and whatever queues on it waits.
+// close stops to accept, and ends the connections that wait for a request. Those that have not sent their first one yet, requests
+// under way and upgraded sockets live on. The socket stays open, and whatever queues on it waits. (http.Server.Shutdown would drop
+// connections whose first request it has not read.)
 func (f *front) close() {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel() // not to wait for requests under way
-	if err := f.server.Shutdown(ctx); err != nil && !errors.Is(err, context.Canceled) {
-		f.log.Warn("stop accepting", "error", err)
-	}
-	f.lease.Close() // in case it never served
+	f.lease.Close()
 	if f.served != nil {
 		<-f.served
 	}
+	f.server.SetKeepAlivesEnabled(false)
 }
 
 // stop ends all at once.
@@ -195,7 +190,7 @@ type lease struct {
 	ended atomic.Bool
 }
 
-// begin undoes what the end of the lease before has done to the socket.
+// begin undoes what the end of the lease before has done to the socket. It is called before anybody may end this one.
 func (l *lease) begin() { l.setDeadline(time.Time{}) }
 
 // Accept is net.Listener's.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"reflect"
@@ -41,6 +42,7 @@ type plan struct {
 	*generation
 	server *Server
 	was    *generation
+	fresh  upstream.Groups // as the configuration has them; those that were there before adopt them
 	undo   []func()
 	// effects put the generation in force, in this order. They cannot fail.
 	effects []func()
@@ -97,10 +99,11 @@ func (p *plan) planCerts() (err error) {
 
 // planGroups keeps a group of servers under its name: what it counts goes on.
 func (p *plan) planGroups() (err error) {
-	if p.groups, err = upstream.NewGroups(p.config.Upstreams); err != nil {
+	if p.fresh, err = upstream.NewGroups(p.config.Upstreams); err != nil {
 		return err
 	}
-	for name, next := range p.groups {
+	p.groups = maps.Clone(p.fresh)
+	for name, next := range p.fresh {
 		if kept, ok := p.was.groups[name]; ok {
 			p.groups[name] = kept
 			p.then(func() { kept.Adopt(next) })

@@ -136,6 +136,7 @@ func (s *Server) change(was, next []*front) {
 }
 
 func (s *Server) serve(f *front) {
+	f.lease.begin()
 	f.served = make(chan struct{})
 	s.serving.Go(f.serve)
 	s.log.Info("listening", "listener", f.name, "address", f.socket.Addr().String(), "tls", f.secure)

@@ -49,8 +49,12 @@ func (p *plan) bridge(r *config.Route) (_ proxy.Bridge, kind string, err error) 
 	if err != nil {
 		return nil, "", err
 	}
+	secure := group.TLS()
+	if name, ok := r.Upstream(); ok {
+		secure = p.fresh[name].TLS()
+	}
 	bridge, err := webhook.New(*r.Webhook, webhook.Config{
-		Route: r.Name, Group: group, PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
+		Route: r.Name, Group: group, TLS: secure, PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
 	})
 	return bridge, "webhook", err
 }

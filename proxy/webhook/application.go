@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"bridgehead/internal/metrics"
@@ -31,6 +32,7 @@ var errBusy = errors.New("in_flight requests are under way already, and none end
 // follows no redirects, keeps no cookies and knows no proxy. It is safe for use by many.
 type application struct {
 	transport http.RoundTripper
+	closed    atomic.Bool // no connection is to be kept for the next request
 	keys      signer
 	inFlight  chan struct{} // holds one element per request under way
 	retries   int
@@ -117,8 +119,22 @@ func (a *application) exchange(ctx context.Context, r *request, attempt int) (re
 	if err != nil {
 		return response{}, err
 	}
+	defer a.settle()
 	defer resp.Body.Close()
 	return read(resp)
+}
+
+// close ends the connections that wait for the next request; from now on none waits.
+func (a *application) close() {
+	a.closed.Store(true)
+	a.settle()
+}
+
+// settle ends the connection that a request of a closed application has left behind.
+func (a *application) settle() {
+	if a.closed.Load() {
+		(&http.Client{Transport: a.transport}).CloseIdleConnections()
+	}
 }
 
 // read reads an answer to its end, or to the bound of its body.

@@ -8,6 +8,7 @@ package webhook
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -26,6 +27,7 @@ import (
 type Config struct {
 	Route   string          // its name, which every request says
 	Group   *upstream.Group // where the application is
+	TLS     *tls.Config     // how to speak TLS to it
 	PushURL string          // where the application can push to the sockets of this program; "" if nowhere
 	Metrics *metrics.Route
 }
@@ -38,7 +40,6 @@ type setup struct {
 	Config
 	options Options
 	forward []string // headers, canonical
-	pool    *http.Transport
 	app     *application
 }
 
@@ -48,10 +49,10 @@ func New(o Options, c Config) (*Bridge, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &setup{Config: c, options: o, pool: newTransport(c.Group.TLS(), o.InFlight)}
-	s.app = &application{
-		transport: s.pool, keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries, metrics: c.Metrics,
-	}
+	s := &setup{Config: c, options: o, app: &application{
+		transport: newTransport(c.TLS, o.InFlight), keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries,
+		metrics: c.Metrics,
+	}}
 	for _, name := range o.ForwardHeaders {
 		s.forward = append(s.forward, http.CanonicalHeaderKey(name))
 	}
@@ -63,14 +64,11 @@ func New(o Options, c Config) (*Bridge, error) {
 // Adopt makes b and all its sessions what next is: they sign with its secrets and keep to its bounds from their next request on.
 // What was sent before ends as it began.
 func (b *Bridge) Adopt(next *Bridge) {
-	b.current.Swap(next.current.Load()).pool.CloseIdleConnections()
+	b.current.Swap(next.current.Load()).app.close()
 }
 
 // Close ends the connections that wait for the next request. Sessions are not disturbed.
-func (b *Bridge) Close() error {
-	b.current.Load().pool.CloseIdleConnections()
-	return nil
-}
+func (b *Bridge) Close() { b.current.Load().app.close() }
 
 // Open asks the application whether the client may come in.
 func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {

@@ -28,7 +28,7 @@ func newBridge(t testing.TB, to string, change func(*Options)) *Bridge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(o, Config{Route: "chat", Group: group})
+	b, err := New(o, Config{Route: "chat", Group: group, TLS: group.TLS()})
 	if err != nil {
 		t.Fatal(err)
 	}

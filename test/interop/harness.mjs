@@ -7,6 +7,7 @@ import {mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import path from 'node:path';
 import {createInterface} from 'node:readline';
+import {text as contents} from 'node:stream/consumers';
 import WebSocket from 'ws';
 
 const patience = 20_000; // ms for anything that ought to happen soon
@@ -61,32 +62,65 @@ export async function listen(server) {
 export class Bridge {
   #process;
   #dir;
+  #generation = 1; // of the configuration in force
   #log = [];
   #news = new EventEmitter();
 
   // start runs a configuration: the body has routes and what they need; state, certificates and listeners are given.
   static async start(body) {
-    const bridge = new Bridge();
-    bridge.#dir = await mkdtemp(path.join(tmpdir(), 'bridgehead-interop-'));
-    const file = path.join(bridge.#dir, 'config.yaml');
-    await writeFile(file, `state: ./state
+    const bridge = await Bridge.serve(`state: ./state
 certificates: {internal: true}
 log: {format: json, level: debug}
 listeners: [{name: wss, address: "127.0.0.1:0", tls: true}]
 admin: {address: "127.0.0.1:0"}
 drain: 1s
 ${body}`);
-    bridge.#run(file);
-    bridge.wss = 'wss://' + await bridge.#address('wss');
     bridge.admin = 'http://' + await bridge.#address('admin');
-    bridge.ca = await readFile(path.join(bridge.#dir, 'state', 'ca', 'root.pem'));
     const ready = await fetch(bridge.admin + '/readyz');
     assert.equal(ready.status, 200, await ready.text());
     return bridge;
   }
 
-  #run(file) {
-    this.#process = spawn(process.env.BRIDGEHEAD, ['serve', '-c', file], {stdio: ['ignore', 'ignore', 'pipe']});
+  // serve runs a whole configuration. It has `state: ./state`, a listener `wss` with a local authority, and its log in JSON.
+  static async serve(text) {
+    const bridge = new Bridge();
+    bridge.#dir = await mkdtemp(path.join(tmpdir(), 'bridgehead-interop-'));
+    await bridge.write(text);
+    bridge.#run();
+    bridge.wss = 'wss://' + await bridge.#address('wss');
+    bridge.ca = await readFile(path.join(bridge.#dir, 'state', 'ca', 'root.pem'));
+    return bridge;
+  }
+
+  // write puts a configuration in the place of the one before; it holds when the bridge is told to reload.
+  write(text) { return writeFile(path.join(this.#dir, 'config.yaml'), text); }
+
+  // command runs one of the program's commands where the configuration lies, and gives its exit code and what it printed.
+  async command(...args) {
+    const child = spawn(process.env.BRIDGEHEAD, args, {cwd: this.#dir, stdio: ['ignore', 'pipe', 'pipe']});
+    const [[code], stdout, stderr] = await soon(
+      Promise.all([once(child, 'close'), contents(child.stdout), contents(child.stderr)]), `the end of bridgehead ${args.join(' ')}`);
+    return {code, stdout, stderr};
+  }
+
+  // reload has the running bridge read its configuration again, and gives what it says to have changed.
+  async reload() {
+    const {code, stdout, stderr} = await this.command('reload');
+    assert.equal(code, 0, stderr);
+    await this.#reloaded();
+    return stdout;
+  }
+
+  // hangUp is reload by SIGHUP.
+  async hangUp() {
+    this.#process.kill('SIGHUP');
+    await this.#reloaded();
+  }
+
+  #reloaded() { return this.logged({msg: 'reloaded', generation: ++this.#generation}); }
+
+  #run() {
+    this.#process = spawn(process.env.BRIDGEHEAD, ['serve'], {cwd: this.#dir, stdio: ['ignore', 'ignore', 'pipe']});
     this.#news.setMaxListeners(0);
     createInterface({input: this.#process.stderr}).on('line', text => {
       this.#log.push(text);
@@ -97,15 +131,20 @@ ${body}`);
 
   // logged waits for a line of the log that has all these members, past ones included.
   async logged(wanted) {
-    const fits = line => Object.entries(wanted).every(([key, value]) => line[key] === value);
     for (;;) {
-      const found = this.#log.filter(text => text.startsWith('{')).map(text => JSON.parse(text)).find(fits);
+      const [found] = this.lines(wanted);
       if (found) return found;
       if (this.#process.exitCode !== null) throw new Error(`bridgehead ended:\n${this.#log.join('\n')}`);
       await soon(once(this.#news, 'line'), `the log line ${JSON.stringify(wanted)}`).catch(error => {
         throw new Error(`${error.message}; the log:\n${this.#log.join('\n')}`);
       });
     }
+  }
+
+  // lines gives all lines of the log so far that have all these members.
+  lines(wanted) {
+    const fits = line => Object.entries(wanted).every(([key, value]) => line[key] === value);
+    return this.#log.filter(text => text.startsWith('{')).map(text => JSON.parse(text)).filter(fits);
   }
 
   async #address(listener) { return (await this.logged({msg: 'listening', listener})).address; }

@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Builds the binary and runs it against clients, servers and a broker that are not ours. Installs what is missing: mosquitto by
-# apt-get, the npm packages of package-lock.json. Arguments are the test files to run; all by default.
+# Builds the binary and runs it against clients, servers, a broker and a browser that are not ours. Installs what is missing:
+# mosquitto, Chromium and NSS's certutil by apt-get, the npm packages of package-lock.json. Arguments are the test files to run; all
+# by default.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 PATH=$PATH:/usr/sbin # where Debian keeps its daemons
-if ! command -v mosquitto >/dev/null; then
-	command -v apt-get >/dev/null || { echo "install mosquitto, then run this again" >&2; exit 1; }
+missing=()
+command -v mosquitto >/dev/null || missing+=(mosquitto)
+command -v chromium >/dev/null || missing+=(chromium)
+command -v certutil >/dev/null || missing+=(libnss3-tools)
+if [ ${#missing[@]} -gt 0 ]; then
+	command -v apt-get >/dev/null || { echo "install ${missing[*]}, then run this again" >&2; exit 1; }
 	root=$([ "$(id -u)" = 0 ] || echo sudo)
 	$root apt-get -qq update
 	# The broker is started by the tests, not by the system.
-	$root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install -y --no-install-recommends mosquitto >/dev/null
+	$root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -qq install -y --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
 npm ci --no-audit --no-fund --loglevel=error
@@ -20,4 +25,4 @@ trap 'rm -rf "$built"' EXIT
 go build -o "$built/bridgehead" ../../cmd/bridgehead
 
 [ $# -gt 0 ] || set -- *.test.mjs
-BRIDGEHEAD=$built/bridgehead node --test --test-reporter=spec --test-timeout=120000 "$@"
+BRIDGEHEAD=$built/bridgehead CHROMIUM=$(command -v chromium) node --test --test-reporter=spec --test-timeout=120000 "$@"

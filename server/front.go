@@ -230,13 +230,24 @@ func (s *Server) root(o *config.Listener) http.Handler {
 		}
 		match, ok := s.now.Load().table.Match(name, r)
 		if !ok {
-			s.metrics.Unrouted("no route")
-			s.log.Debug("no route", "host", r.Host, "path", r.URL.Path, "listener", name)
-			routes.NotFound(w, r)
+			s.unrouted(name, w, r)
 			return
 		}
 		match.ServeHTTP(w, r)
 	})
+}
+
+// unrouted answers a request that no route takes. A handshake is worth a line: it comes from somebody who expects a socket here.
+func (s *Server) unrouted(listener string, w http.ResponseWriter, r *http.Request) {
+	s.metrics.Unrouted("no route")
+	args := []any{"host", r.Host, "path", r.URL.Path, "listener", listener}
+	if ws.IsUpgrade(r) {
+		s.mends.Log(s.log, slog.LevelInfo, seldom.Event{Kind: "no route", Detail: r.Host + r.URL.Path}, "no route", append(args, "error",
+			"no route has this host and path on this listener; bridgehead explain tells which come near, and a proxy in front has to pass Host on")...)
+	} else {
+		s.log.Debug("no route", args...)
+	}
+	routes.NotFound(w, r)
 }
 
 // limitBody bounds what a request may bring besides its head; 0 is no limit.

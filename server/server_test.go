@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -210,4 +211,49 @@ func TestCertNames(t *testing.T) {
 	if got := strings.Join(names, " "); got != "a.example *.app.example *.b.example " {
 		t.Fatalf("got %q", got)
 	}
+}
+
+// A handshake that no route takes is told once for a host and path; pages that are missing are no news.
+func TestAHandshakeWithoutARouteIsTold(t *testing.T) {
+	t.Parallel()
+	var log lockedBuffer
+	s, err := New(parse(t, config1("127.0.0.1:1")), "test", slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(s.Stop)
+	for _, path := range []string{"/none", "/none", "/other"} {
+		if _, resp, err := websocket.DefaultDialer.Dial("ws://"+s.Addr("plain").String()+path, nil); err == nil || resp.StatusCode != 404 {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	resp, err := http.Get("http://" + s.Addr("plain").String() + "/page")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	told := log.String()
+	if strings.Count(told, "msg=\"no route\"") != 2 || !strings.Contains(told, "path=/none") || !strings.Contains(told, "bridgehead explain") {
+		t.Errorf("the log says\n%s", told)
+	}
+}
+
+// A lockedBuffer takes a log from several goroutines.
+type lockedBuffer struct {
+	mu   sync.Mutex // guards the following
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }

@@ -18,6 +18,9 @@ type Bridge interface {
 	// Open runs before the client is upgraded, so that a dead backend is a 502 and not a 101 followed by a close. It fills
 	// h.Reply. ctx bounds Open alone. Its error may be a *Refusal; any other is answered 504 if it is a timeout, else 502.
 	Open(ctx context.Context, h *Handshake) (Session, error)
+
+	// Plan tells where Open would lead the client, without asking a backend. Its error may be a *Refusal, as that of Open.
+	Plan(h *Handshake) (Plan, error)
 }
 
 // A Session is one client's way through a bridge.

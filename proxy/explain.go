@@ -9,12 +9,6 @@ import (
 	"bridgehead/policy"
 )
 
-// A Planner is a Bridge that can tell what it would do for a client without doing it.
-type Planner interface {
-	// Plan tells where the client would be led. It asks no backend; the error may be a *Refusal, as that of Open.
-	Plan(h *Handshake) (Plan, error)
-}
-
 // A Plan is what a bridge would do for a client if its backend agrees.
 type Plan struct {
 	To          []string // the servers as this client would reach them; one is taken in turn
@@ -114,7 +108,7 @@ func atMost(n int) string {
 }
 
 func (t *terms) explainBackend(h *Handshake) Verdict {
-	plan, err := t.Bridge.(Planner).Plan(h)
+	plan, err := t.Bridge.Plan(h)
 	if err != nil {
 		return verdict("backend", "", err)
 	}

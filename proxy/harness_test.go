@@ -48,6 +48,8 @@ func (b *fakeBridge) Open(ctx context.Context, h *Handshake) (Session, error) {
 	return &fakeSession{bridge: b}, nil
 }
 
+func (b *fakeBridge) Plan(*Handshake) (Plan, error) { return Plan{To: []string{"fake://backend"}}, nil }
+
 type fakeSession struct {
 	bridge *fakeBridge
 	client *Client // nil until Start

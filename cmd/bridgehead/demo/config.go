@@ -68,15 +68,15 @@ const guideText = `The demo is running. Open one of these in a browser:
   http://$HTTP/      works as it is
   https://$HTTPS/     once the browser trusts $CA
 
-Or talk to the backends from a shell (npx comes with Node.js):
+Or talk to the backends from another shell (in a checkout, go run ./cmd/bridgehead stands for bridgehead):
 
   a chat, behind a websocket route
-    npx wscat --ca $CA -c 'wss://$HTTPS/chat?name=ann'
+    bridgehead connect --ca $CA 'wss://$HTTPS/chat?name=ann'
   a TCP service of lines, behind a tcp route; then the same without the bridge
-    npx wscat --ca $CA -c wss://$HTTPS/line
+    bridgehead connect --ca $CA wss://$HTTPS/line
     nc $LINE
   an HTTP application, behind a webhook route; it pushes every few seconds
-    npx wscat --ca $CA -c 'wss://$HTTPS/app?name=ann'
+    bridgehead connect --ca $CA 'wss://$HTTPS/app?name=ann'
 
 Push to every socket of the application, and see who is there:
 

@@ -70,6 +70,7 @@ type edge struct {
 	roots   *x509.CertPool
 	addrs   map[string]string // by name of the listener: wss, ws, admin, push
 	exited  chan error
+	told    int // lines of the log up to that of the last reload
 
 	mu    sync.Mutex // guards the following
 	lines []map[string]any
@@ -153,13 +154,19 @@ func (e *edge) log() []map[string]any {
 // await waits for a line of the log, past ones included, and gives it.
 func (e *edge) await(match func(map[string]any) bool) map[string]any {
 	e.t.Helper()
+	return e.awaitFrom(new(int), match)
+}
+
+// awaitFrom waits for a line behind those that were seen already, and counts on.
+func (e *edge) awaitFrom(seen *int, match func(map[string]any) bool) map[string]any {
+	e.t.Helper()
 	timeout := time.After(patience)
-	for seen := 0; ; {
+	for {
 		e.mu.Lock()
-		lines, news := e.lines[seen:], e.news
+		lines, news := e.lines[*seen:], e.news
 		e.mu.Unlock()
 		for _, line := range lines {
-			seen++
+			*seen++
 			if match(line) {
 				return line
 			}
@@ -466,8 +473,14 @@ const own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address:
 // authority, if there is one.
 func startIn(t *testing.T, dir, config string, env ...string) *edge {
 	t.Helper()
+	return startBy(t, exec.Command(program, "serve", "-c", write(t, dir, "config.yaml", config)), env...)
+}
+
+// startBy is startIn by a command of the caller's, whose file stands behind -c.
+func startBy(t *testing.T, command *exec.Cmd, env ...string) *edge {
+	t.Helper()
 	e := &edge{t: t, addrs: map[string]string{}, exited: make(chan error, 1), news: make(chan struct{}), roots: x509.NewCertPool()}
-	e.process = exec.Command(program, "serve", "-c", write(t, dir, "config.yaml", config))
+	e.process = command
 	e.process.Env = append(os.Environ(), env...)
 	stderr, err := e.process.StderrPipe()
 	if err != nil {
@@ -479,7 +492,7 @@ func startIn(t *testing.T, dir, config string, env ...string) *edge {
 	go e.read(stderr)
 	t.Cleanup(e.stop)
 	e.addr("admin")
-	if pem, err := os.ReadFile(filepath.Join(dir, "state", "ca", "root.pem")); err == nil {
+	if pem, err := os.ReadFile(filepath.Join(filepath.Dir(command.Args[3]), "state", "ca", "root.pem")); err == nil {
 		e.roots.AppendCertsFromPEM(pem)
 	}
 	return e

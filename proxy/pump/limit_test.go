@@ -21,6 +21,7 @@ func admit(t *testing.T, each time.Duration, onExceed string) *policy.Grant {
 	if err != nil {
 		t.Fatal(err)
 	}
+	limiter.Apply()
 	facts := &policy.Facts{Request: httptest.NewRequest("GET", "/", nil), Client: netip.MustParseAddr("192.0.2.1")}
 	grant, err := limiter.Admit(facts, time.Now())
 	if err != nil {

@@ -43,6 +43,13 @@ type Config struct {
 	Push *admin.PushOptions `yaml:"push"`
 	// The greatest number of open sockets in all; more are answered 503. 0 is no limit.
 	MaxConnections int `yaml:"max_connections"`
+	// How WebSockets are carried: `loops` are event loops, which only Linux on amd64 and arm64 has; `goroutines` are two for each
+	// socket. `auto` takes loops where they can be and goroutines for the rest. For diagnosis: both do the same. Read at the start of
+	// the program alone.
+	Driver string `yaml:"driver"`
+	// How many event loops there are, each with a thread of its own. 0 is one for each processor. Read at the start of the program
+	// alone.
+	Workers int `yaml:"workers"`
 	// How long sockets may take to close when the program ends.
 	Drain time.Duration `yaml:"drain"`
 	// What is logged, and how.

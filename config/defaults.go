@@ -19,6 +19,7 @@ import (
 func builtIn() *Config {
 	return &Config{
 		Defaults: proxy.DefaultOptions(),
+		Driver:   "auto",
 		Drain:    8 * time.Second,
 		Log:      Log{Format: "text", Level: "info"},
 	}

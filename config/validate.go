@@ -21,6 +21,10 @@ func (c *Config) validate(p *yamlpos.Problems) {
 	if c.MaxConnections < 0 {
 		p.Add(root.Key("max_connections"), "must not be negative; 0 is no limit")
 	}
+	if c.Workers < 0 {
+		p.Add(root.Key("workers"), "must not be negative; 0 is one for each processor")
+	}
+	p.OneOf(root.Key("driver"), c.Driver, "auto", "loops", "goroutines")
 	p.OneOf(root.Key("log").Key("format"), c.Log.Format, "text", "json")
 	p.OneOf(root.Key("log").Key("level"), c.Log.Level, "debug", "info", "warn", "error")
 	c.Certificates.Validate(root.Key("certificates"), p)

@@ -58,7 +58,7 @@ func (p *Proxy) newClient(t *terms, h *Handshake, session Session, pl *place) *C
 	c.Socket = pump.Socket{
 		Deflate: h.Reply.Extensions != "", Options: p.socket, Grant: pl.grant,
 		Counters: pump.NewCounters(p.Metrics), Outbox: new(pump.Outbox),
-		Log: h.Log, End: c.End, Ending: c.ending,
+		Log: h.Log, Loops: p.Loops, End: c.End, Ending: c.ending,
 	}
 	return c
 }
@@ -154,7 +154,9 @@ func (c *Client) End(cause ws.Cause) {
 func (c *Client) finish() {
 	cause, lived := *c.cause, time.Since(c.since)
 	c.closeSession(cause)
-	c.Conn.Close() // which the session has done, unless it panicked
+	if c.Conn != nil { // an event loop may have it
+		c.Conn.Close() // which the session has done, unless it panicked
+	}
 	c.giveBack()
 	c.proxy.Metrics.Closed(cause.Kind.String(), string(cause.By()), lived)
 	c.logEnd(cause, lived)

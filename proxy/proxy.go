@@ -17,6 +17,7 @@ import (
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
+	"bridgehead/proxy/pump"
 	"bridgehead/ws"
 )
 
@@ -29,6 +30,7 @@ type Config struct {
 	Capacity *policy.Capacity // of the whole program
 	Metrics  *metrics.Route
 	Mends    *seldom.Log // of the whole program
+	Loops    *pump.Loops // that carry sockets; nil: goroutines do
 	Log      *slog.Logger
 }
 

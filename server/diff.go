@@ -104,11 +104,16 @@ func compare(was, next *config.Config) *Diff {
 			d.Other = append(d.Other, key)
 		}
 	}
-	if was.Log.Format != next.Log.Format {
-		d.Notes = append(d.Notes, "log.format is read at the start of the program alone: restart it for that")
+	for _, key := range fixed {
+		if slices.Contains(d.Other, key) {
+			d.Notes = append(d.Notes, key+" is read at the start of the program alone: restart it for that")
+		}
 	}
 	return d
 }
+
+// fixed are the keys that a reload does not put in force.
+var fixed = []string{"log.format", "driver", "workers"}
 
 // repointing are the keys whose change leaves open sockets at a place where the configuration would not lead them.
 var repointing = []string{"host", "path", "websocket", "tcp", "webhook", "files", "websocket.to", "tcp.to", "webhook.to"}

@@ -19,6 +19,7 @@ import (
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
+	"bridgehead/proxy/pump"
 	certs "bridgehead/tls"
 	"bridgehead/ws"
 )
@@ -39,6 +40,7 @@ type Server struct {
 	limits   *policy.Store
 	capacity *policy.Capacity
 	mends    *seldom.Log
+	loops    *pump.Loops
 	node     string
 
 	now      atomic.Pointer[generation] // what handshakes are served by
@@ -61,13 +63,33 @@ func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.now.Store(&generation{config: new(config.Config)})
+	var err error
+	if s.loops, err = newLoops(c); err != nil {
+		return nil, err
+	}
 	first, err := s.plan(c, s.now.Load())
 	if err != nil {
+		s.loops.Close()
 		return nil, err
 	}
 	s.commit(first)
 	s.metrics.Configured(first.number, true)
 	return s, nil
+}
+
+// newLoops starts the event loops, where they are wanted and the system has them; else they are nil.
+func newLoops(c *config.Config) (*pump.Loops, error) {
+	if c.Driver == "goroutines" {
+		return nil, nil
+	}
+	loops, err := pump.NewLoops(c.Workers)
+	switch {
+	case !errors.Is(err, errors.ErrUnsupported):
+		return loops, err
+	case c.Driver == "loops":
+		return nil, errors.New("driver: this system has no event loops: write auto")
+	}
+	return nil, nil
 }
 
 // Start serves, until Stop.
@@ -126,6 +148,7 @@ func (s *Server) Stop() {
 		f.stop()
 	}
 	s.serving.Wait()
+	s.loops.Close()
 	now.release(nil)
 }
 

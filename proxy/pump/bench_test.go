@@ -79,6 +79,10 @@ func echoes(b *testing.B, p *peer, request, answer []byte) {
 
 // The benchmark's claim as a test.
 func TestNothingIsAllocatedForAMessage(t *testing.T) {
+	bothDrivers(t, testNothingIsAllocatedForAMessage)
+}
+
+func testNothingIsAllocatedForAMessage(t *testing.T) {
 	for name, to := range map[string]Backend{"relay": {}, "stream": {Stream: true, Message: ws.Text}} {
 		t.Run(name, func(t *testing.T) {
 			r := newLinkRig(t, DefaultOptions(), plain, plain, to)

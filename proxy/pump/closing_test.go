@@ -42,7 +42,9 @@ var told = map[ws.Kind]struct {
 }
 
 // Every cause tells each side its code, waits for the answers, and ends both connections in good order.
-func TestEveryCauseTellsBothSides(t *testing.T) {
+func TestEveryCauseTellsBothSides(t *testing.T) { bothDrivers(t, testEveryCauseTellsBothSides) }
+
+func testEveryCauseTellsBothSides(t *testing.T) {
 	t.Parallel()
 	for cause := ws.ClientClosed; cause <= ws.InternalFailure; cause++ {
 		t.Run(cause.String(), func(t *testing.T) {
@@ -75,7 +77,9 @@ func answer(p *peer, code ws.Code, reason string) {
 	p.wantEnd()
 }
 
-func TestWhoSpeaksOfACloseIsBelieved(t *testing.T) {
+func TestWhoSpeaksOfACloseIsBelieved(t *testing.T) { bothDrivers(t, testWhoSpeaksOfACloseIsBelieved) }
+
+func testWhoSpeaksOfACloseIsBelieved(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name         string
@@ -103,6 +107,10 @@ func TestWhoSpeaksOfACloseIsBelieved(t *testing.T) {
 
 // The Close of either side passes to the other, its answer comes back, and then the connections end.
 func TestClosePassesAndItsAnswerComesBack(t *testing.T) {
+	bothDrivers(t, testClosePassesAndItsAnswerComesBack)
+}
+
+func testClosePassesAndItsAnswerComesBack(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []ws.Kind{ws.ClientClosed, ws.BackendClosed} {
 		t.Run(kind.String(), func(t *testing.T) {
@@ -129,7 +137,9 @@ func TestClosePassesAndItsAnswerComesBack(t *testing.T) {
 }
 
 // Who closed first is the cause also when the other side answers, vanishes or resets faster than we look.
-func TestTheFirstCloseIsTheCause(t *testing.T) {
+func TestTheFirstCloseIsTheCause(t *testing.T) { bothDrivers(t, testTheFirstCloseIsTheCause) }
+
+func testTheFirstCloseIsTheCause(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
@@ -156,6 +166,10 @@ func TestTheFirstCloseIsTheCause(t *testing.T) {
 }
 
 func TestConnectionsThatEndWithoutAClose(t *testing.T) {
+	bothDrivers(t, testConnectionsThatEndWithoutAClose)
+}
+
+func testConnectionsThatEndWithoutAClose(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -182,7 +196,9 @@ func TestConnectionsThatEndWithoutAClose(t *testing.T) {
 	}
 }
 
-func TestOffences(t *testing.T) {
+func TestOffences(t *testing.T) { bothDrivers(t, testOffences) }
+
+func testOffences(t *testing.T) {
 	t.Parallel()
 	o := quiet()
 	o.MessageSize, o.BackendMessageSize = 100, 200
@@ -212,6 +228,10 @@ func TestOffences(t *testing.T) {
 }
 
 func TestChangedSizesHoldForOpenSockets(t *testing.T) {
+	bothDrivers(t, testChangedSizesHoldForOpenSockets)
+}
+
+func testChangedSizesHoldForOpenSockets(t *testing.T) {
 	t.Parallel()
 	r := startLink(t, quiet())
 	o := quiet()
@@ -226,7 +246,9 @@ func TestChangedSizesHoldForOpenSockets(t *testing.T) {
 }
 
 // A Close of ours waits for the frame under way, and no longer than it may.
-func TestCloseInsideAFrame(t *testing.T) {
+func TestCloseInsideAFrame(t *testing.T) { bothDrivers(t, testCloseInsideAFrame) }
+
+func testCloseInsideAFrame(t *testing.T) {
 	t.Parallel()
 	half := func(r *rig) []byte {
 		b := r.backend.frame(true, ws.Binary, "the whole frame").append(nil)
@@ -301,7 +323,9 @@ func (r *rig) wantInTime(o Options) {
 }
 
 // Close returns in time whatever the peers do, over TLS too and without a write timeout.
-func TestCloseReturnsInTime(t *testing.T) {
+func TestCloseReturnsInTime(t *testing.T) { bothDrivers(t, testCloseReturnsInTime) }
+
+func testCloseReturnsInTime(t *testing.T) {
 	t.Parallel()
 	o := quiet()
 	o.CloseTimeout = 200 * time.Millisecond
@@ -373,12 +397,14 @@ func discard(p *peer) {
 }
 
 // A panic in a goroutine of a link ends this socket alone, and its Close does not wait for what will never come.
-func TestPanicEndsTheSocket(t *testing.T) {
+func TestPanicEndsTheSocket(t *testing.T) { bothDrivers(t, testPanicEndsTheSocket) }
+
+func testPanicEndsTheSocket(t *testing.T) {
 	t.Parallel()
 	t.Run("while copying", func(t *testing.T) {
 		t.Parallel()
 		r := newLinkRig(t, quiet(), plain, plain, Backend{})
-		r.link.ends[client].filter.Control = func(ws.Opcode, []byte) bool { panic("a fault") }
+		r.link.(probe).onControl(client, func(ws.Opcode, []byte) bool { panic("a fault") })
 		r.link.Start()
 		r.client.send(true, ws.Ping, "")
 		r.client.wantClose(1011, "internal error")

@@ -27,7 +27,42 @@ import (
 	"bridgehead/ws"
 )
 
-func TestMain(m *testing.M) { leak.Main(m) }
+func TestMain(m *testing.M) { leak.Main(onLoops{m}) }
+
+// loops carry what the tests of the loops start; nil where there are none.
+var loops *Loops
+
+// onLoops gives the tests loops for as long as they run.
+type onLoops struct{ m *testing.M }
+
+func (o onLoops) Run() int {
+	loops, _ = NewLoops(2)
+	defer loops.Close()
+	return o.m.Run()
+}
+
+// bothDrivers runs a test with each driver: newLinkRig finds in the name of the test which it is to be.
+func bothDrivers(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Run("goroutines", test)
+	if loops != nil {
+		t.Run(byLoops, test)
+	}
+}
+
+const byLoops = "loops"
+
+// A probe reaches into a Link where tests need it.
+type probe interface {
+	insertFrame(to side, frame []byte)                   // as a ping of ours
+	onControl(from side, f func(ws.Opcode, []byte) bool) // instead of what is done with control frames; before Start
+}
+
+func (l *copyLink) insertFrame(to side, frame []byte) { l.ends[to].sink.insert(frame) }
+
+func (l *copyLink) onControl(from side, f func(ws.Opcode, []byte) bool) {
+	l.ends[from].filter.Control = f
+}
 
 // patience ends a test that would hang. Nothing is expected to take as long.
 const patience = 20 * time.Second
@@ -332,10 +367,11 @@ var certificate = sync.OnceValue(func() tls.Certificate {
 type rig struct {
 	t       testing.TB
 	socket  *Socket
-	link    *Link     // nil when Messages carry it
+	link    Link      // nil when Messages carry it
 	msgs    *Messages // nil when a Link carries it
 	client  *peer
 	backend *peer
+	theirs  net.Conn // to the client
 	ours    net.Conn // to the backend
 
 	options atomic.Pointer[Options]
@@ -361,6 +397,7 @@ func newRig(t testing.TB, o Options, clients kind) *rig {
 	ours, theirs := clients.pair(t, true)
 	r.client = newPeer(t, theirs, true)
 	r.client.impatient(clients)
+	r.theirs = ours
 	r.socket = &Socket{
 		Conn: ours, Options: r.options.Load, Counters: NewCounters(nil), Outbox: new(Outbox),
 		Log: slog.New(slog.DiscardHandler), End: r.end, Ending: r.ending,
@@ -378,6 +415,9 @@ func newLinkRig(t testing.TB, o Options, clients, backends kind, to Backend) *ri
 	r.backend = newPeer(t, theirs, false)
 	r.backend.impatient(backends)
 	to.Conn = r.ours
+	if strings.Contains(t.Name(), "/"+byLoops) {
+		r.socket.Loops = loops
+	}
 	r.link = NewLink(r.socket, to)
 	close(r.driven)
 	return r
@@ -433,7 +473,7 @@ func (r *rig) finish() {
 		r.t.Errorf("not closed %v after the test; the cause was %v", patience, r.cause)
 		return
 	}
-	for _, conn := range []net.Conn{r.socket.Conn, r.ours} {
+	for _, conn := range []net.Conn{r.theirs, r.ours} {
 		if conn != nil && conn.SetDeadline(time.Now()) == nil {
 			r.t.Error("a connection was left open")
 		}

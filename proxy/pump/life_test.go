@@ -62,14 +62,14 @@ func (p *peer) answerPings() {
 	}
 }
 
-func clocks() Options {
+func pinging() Options {
 	o := quiet()
 	o.Ping, o.Pong = 30*time.Second, 20*time.Second
 	return o
 }
 
 func TestBothSidesArePinged(t *testing.T) {
-	inBubble(t, clocks(), Backend{}, func(t *testing.T, r *rig) {
+	inBubble(t, pinging(), Backend{}, func(t *testing.T, r *rig) {
 		start := time.Now()
 		for i := range 10 {
 			r.client.pong()
@@ -84,7 +84,7 @@ func TestBothSidesArePinged(t *testing.T) {
 }
 
 func TestAnyBytesAreLife(t *testing.T) {
-	inBubble(t, clocks(), Backend{}, func(t *testing.T, r *rig) {
+	inBubble(t, pinging(), Backend{}, func(t *testing.T, r *rig) {
 		go r.backend.answerPings()
 		go discard(r.client)
 		long := r.client.frame(true, ws.Binary, "a byte every 29 seconds").append(nil)
@@ -103,7 +103,7 @@ func TestAnyBytesAreLife(t *testing.T) {
 func TestWhoAnswersNoPingIsDead(t *testing.T) {
 	for _, kind := range []ws.Kind{ws.ClientDead, ws.BackendDead} {
 		t.Run(kind.String(), func(t *testing.T) {
-			inBubble(t, clocks(), Backend{}, func(t *testing.T, r *rig) {
+			inBubble(t, pinging(), Backend{}, func(t *testing.T, r *rig) {
 				start := time.Now()
 				dead, alive := r.client, r.backend
 				if kind == ws.BackendDead {
@@ -125,7 +125,7 @@ func TestWhoAnswersNoPingIsDead(t *testing.T) {
 
 // A ping that cannot be written, since a side does not read, must not hold up the other's.
 func TestABlockedPingHoldsUpNobody(t *testing.T) {
-	o := clocks()
+	o := pinging()
 	o.WriteTimeout = 0
 	inBubble(t, o, Backend{}, func(t *testing.T, r *rig) { // nobody reads the client's pipe
 		start := time.Now()
@@ -139,7 +139,7 @@ func TestABlockedPingHoldsUpNobody(t *testing.T) {
 
 // While a side is not read, since the other does not take what it sends, it is neither pinged nor given up.
 func TestAPausedSideIsNotDead(t *testing.T) {
-	o := clocks()
+	o := pinging()
 	o.WriteTimeout = 0
 	const pause = 305 * time.Second
 	inBubble(t, o, Backend{}, func(t *testing.T, r *rig) {
@@ -174,7 +174,7 @@ func TestAPausedSideIsNotDead(t *testing.T) {
 
 // A ping that has to wait for the end of a frame, or for a message that is being written, cannot be answered in time.
 func TestAPingThatHadToWaitIsVoid(t *testing.T) {
-	inBubble(t, clocks(), Backend{}, func(t *testing.T, r *rig) {
+	inBubble(t, pinging(), Backend{}, func(t *testing.T, r *rig) {
 		start := time.Now()
 		go func() { // the backend sends a frame until 77 s have passed
 			long := r.backend.frame(true, ws.Binary, "12345").append(nil)
@@ -368,7 +368,7 @@ func TestMessagesClocks(t *testing.T) {
 	t.Run("answered", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			r := startMessagesOver(t, clocks(), pipe, nil, nothing)
+			r := startMessagesOver(t, pinging(), pipe, nil, nothing)
 			start := time.Now()
 			for range 5 {
 				r.client.pong()
@@ -379,7 +379,7 @@ func TestMessagesClocks(t *testing.T) {
 	t.Run("a write may wait as long as the write timeout, also a ping's", func(t *testing.T) {
 		t.Parallel()
 		synctest.Test(t, func(t *testing.T) {
-			o := clocks()
+			o := pinging()
 			o.WriteTimeout = 10 * time.Second
 			r := startMessagesOver(t, o, pipe, nil, nothing)
 			time.Sleep(39 * time.Second) // the ping has waited for 9

@@ -70,7 +70,7 @@ func throttled(t *testing.T, o Options, onExceed string, test func(t *testing.T,
 
 // A client that sends too fast is not read for a while. It is not pinged meanwhile, and the end does not wait for it.
 func TestThrottle(t *testing.T) {
-	o := clocks()
+	o := pinging()
 	throttled(t, o, "throttle", func(t *testing.T, r *rig, seen <-chan string) {
 		start := time.Now()
 		go func() {

@@ -14,7 +14,9 @@ import (
 
 // Whatever the two ends send reaches the other end frame by frame as it was sent, in order, once; messages from the outbox stand
 // between messages, and pings of ours between frames. What comes out is read by a parser that knows nothing of package ws.
-func TestFramesPassAsTheyCome(t *testing.T) {
+func TestFramesPassAsTheyCome(t *testing.T) { bothDrivers(t, testFramesPassAsTheyCome) }
+
+func testFramesPassAsTheyCome(t *testing.T) {
 	t.Parallel()
 	for _, kinds := range [][2]kind{
 		{plain, plain}, {plain, unix}, {tls13, plain}, {plain, tls13}, {tls12, tls13}, {tls13, tls12}, {pipe, pipe},
@@ -214,8 +216,8 @@ func (r *rig) pushUntil(enough <-chan struct{}) (pushes int64) {
 // pingUntil sends pings of ours to both sides.
 func (r *rig) pingUntil(enough <-chan struct{}) {
 	for i := range 5000 {
-		for _, to := range r.link.ends {
-			to.sink.insert(ws.AppendFrame(nil, ws.Ping, []byte(pinged+strconv.Itoa(i)), to.side == backend))
+		for to := range sides {
+			r.link.(probe).insertFrame(to, ws.AppendFrame(nil, ws.Ping, []byte(pinged+strconv.Itoa(i)), to == backend))
 		}
 		select {
 		case <-enough:

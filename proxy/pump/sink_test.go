@@ -129,7 +129,9 @@ func TestControlFramesAreBounded(t *testing.T) {
 }
 
 // Whoever sends as fast as the outbox takes it does not keep the bridge, or our Close, from its turn.
-func TestPushesDoNotStarveTheBridge(t *testing.T) {
+func TestPushesDoNotStarveTheBridge(t *testing.T) { bothDrivers(t, testPushesDoNotStarveTheBridge) }
+
+func testPushesDoNotStarveTheBridge(t *testing.T) {
 	t.Parallel()
 	r := startLink(t, quiet())
 	var again func(error)

@@ -13,7 +13,9 @@ import (
 )
 
 // Who does not take what is sent to it ends the socket after the write timeout, whichever way it is sent.
-func TestSlowSides(t *testing.T) {
+func TestSlowSides(t *testing.T) { bothDrivers(t, testSlowSides) }
+
+func testSlowSides(t *testing.T) {
 	t.Parallel()
 	o := quiet()
 	o.WriteTimeout, o.CloseTimeout = 200*time.Millisecond, 200*time.Millisecond
@@ -53,7 +55,9 @@ func TestSlowSides(t *testing.T) {
 }
 
 // A peer that takes a large message slowly, but takes it, is not ended however long it takes.
-func TestSlowIsNotStuck(t *testing.T) {
+func TestSlowIsNotStuck(t *testing.T) { bothDrivers(t, testSlowIsNotStuck) }
+
+func testSlowIsNotStuck(t *testing.T) {
 	t.Parallel()
 	o := quiet()
 	o.WriteTimeout = 2 * time.Second
@@ -101,7 +105,9 @@ func narrow(t *testing.T, r *rig) {
 }
 
 // What a slow side is offered is not hoarded. (Not parallel: it looks at the memory of the whole process.)
-func TestMemoryStaysFlat(t *testing.T) {
+func TestMemoryStaysFlat(t *testing.T) { bothDrivers(t, testMemoryStaysFlat) }
+
+func testMemoryStaysFlat(t *testing.T) {
 	const sockets = 8
 	var rigs [sockets]*rig
 	for i := range rigs {

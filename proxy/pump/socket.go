@@ -25,6 +25,7 @@ type Socket struct {
 	Counters *Counters
 	Outbox   *Outbox // what others than the bridge send to the client
 	Log      *slog.Logger
+	Loops    *Loops // to carry it on, if its connections can be; nil: by goroutines
 
 	// End starts the end of the socket. It returns at once, may be called often and from any goroutine; the first cause wins,
 	// and then somebody calls Close on the driver.
@@ -62,6 +63,25 @@ func (c *Counters) Out(messages, bytes int) {
 // Sum is what was counted so far.
 func (c *Counters) Sum() (messagesIn, bytesIn, messagesOut, bytesOut int64) {
 	return c.in.messages.Load(), c.in.bytes.Load(), c.out.messages.Load(), c.out.bytes.Load()
+}
+
+// count counts what came from a side.
+func (s *Socket) count(from side, messages, bytes int) {
+	switch {
+	case messages == 0 && bytes == 0:
+	case from == client:
+		s.Counters.In(messages, bytes)
+	default:
+		s.Counters.Out(messages, bytes)
+	}
+}
+
+// maxMessage is the largest message that a side may send now.
+func (s *Socket) maxMessage(from side) int64 {
+	if from == client {
+		return int64(s.Options().MessageSize)
+	}
+	return int64(s.Options().BackendMessageSize)
 }
 
 // Go runs f in a goroutine of the socket's. A panic in it is logged and ends this socket alone.

@@ -39,7 +39,9 @@ func (p *peer) message() (op ws.Opcode, payload string) {
 }
 
 // Toward a stream payload goes without frames, whatever the frames were; each read of it is a message.
-func TestStreamGetsPayloadAlone(t *testing.T) {
+func TestStreamGetsPayloadAlone(t *testing.T) { bothDrivers(t, testStreamGetsPayloadAlone) }
+
+func testStreamGetsPayloadAlone(t *testing.T) {
 	t.Parallel()
 	for _, kinds := range [][2]kind{{plain, plain}, {tls13, unix}, {plain, tls13}, {pipe, pipe}} {
 		t.Run(fmt.Sprint(kinds), func(t *testing.T) {
@@ -62,7 +64,9 @@ func TestStreamGetsPayloadAlone(t *testing.T) {
 	}
 }
 
-func TestStreamReadsBecomeMessages(t *testing.T) {
+func TestStreamReadsBecomeMessages(t *testing.T) { bothDrivers(t, testStreamReadsBecomeMessages) }
+
+func testStreamReadsBecomeMessages(t *testing.T) {
 	t.Parallel()
 	for _, kinds := range [][2]kind{{plain, plain}, {tls13, unix}, {plain, tls13}, {pipe, pipe}} {
 		t.Run(fmt.Sprint(kinds), func(t *testing.T) {
@@ -96,7 +100,9 @@ func TestStreamReadsBecomeMessages(t *testing.T) {
 }
 
 // As text each message is UTF-8 however the stream was cut, and nothing but what is no text is changed.
-func TestStreamAsText(t *testing.T) {
+func TestStreamAsText(t *testing.T) { bothDrivers(t, testStreamAsText) }
+
+func testStreamAsText(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ sent, want string }{
 		"text":                       {strings.Repeat("aé€😀", 5000), strings.Repeat("aé€😀", 5000)},
@@ -126,7 +132,7 @@ func TestStreamAsText(t *testing.T) {
 				got.WriteString(f.payload)
 			}
 			if got.String() != c.want {
-				t.Errorf("%d bytes %.40q came, want %d bytes %.40q", got.Len(), got.String(), len(c.want), c.want)
+				t.Errorf("%d bytes %.40q came, want %d bytes %.40q ", got.Len(), got.String(), len(c.want), c.want)
 			}
 			r.client.sendClose(1000, "")
 			r.client.wantEnd()
@@ -160,6 +166,10 @@ func FuzzText(f *testing.F) {
 }
 
 func TestClientTextTowardAStreamMustBeUTF8(t *testing.T) {
+	bothDrivers(t, testClientTextTowardAStreamMustBeUTF8)
+}
+
+func testClientTextTowardAStreamMustBeUTF8(t *testing.T) {
 	t.Parallel()
 	r := startStream(t, quiet(), Backend{Message: ws.Binary})
 	r.client.send(false, ws.Text, "good \xe2")
@@ -174,6 +184,10 @@ func TestClientTextTowardAStreamMustBeUTF8(t *testing.T) {
 
 // A stream has no pings: ours is the answer.
 func TestPingsOfAStreamsClientAreAnswered(t *testing.T) {
+	bothDrivers(t, testPingsOfAStreamsClientAreAnswered)
+}
+
+func testPingsOfAStreamsClientAreAnswered(t *testing.T) {
 	t.Parallel()
 	r := startStream(t, quiet(), Backend{Message: ws.Binary})
 	r.client.send(true, ws.Ping, "are you there")
@@ -186,7 +200,9 @@ func TestPingsOfAStreamsClientAreAnswered(t *testing.T) {
 }
 
 // The client's Close ends our half of the stream, which may go on delivering; its end is the answer.
-func TestHalfClose(t *testing.T) {
+func TestHalfClose(t *testing.T) { bothDrivers(t, testHalfClose) }
+
+func testHalfClose(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []kind{plain, unix, tls12, tls13} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -208,7 +224,9 @@ func TestHalfClose(t *testing.T) {
 	}
 }
 
-func TestLingerEnds(t *testing.T) {
+func TestLingerEnds(t *testing.T) { bothDrivers(t, testLingerEnds) }
+
+func testLingerEnds(t *testing.T) {
 	t.Parallel()
 	for _, linger := range []time.Duration{0, 100 * time.Millisecond} {
 		t.Run(fmt.Sprint(linger), func(t *testing.T) {
@@ -222,7 +240,9 @@ func TestLingerEnds(t *testing.T) {
 	}
 }
 
-func TestStreamsThatEnd(t *testing.T) {
+func TestStreamsThatEnd(t *testing.T) { bothDrivers(t, testStreamsThatEnd) }
+
+func testStreamsThatEnd(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string

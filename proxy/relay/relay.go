@@ -123,7 +123,7 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 type session struct {
 	conn  net.Conn
 	early []byte // what the server sent behind its 101
-	link  *pump.Link
+	link  pump.Link
 }
 
 // Start joins the two sockets.

@@ -69,7 +69,7 @@ func (b *Bridge) opcode() ws.Opcode {
 type raw struct {
 	conn    net.Conn
 	backend pump.Backend
-	link    *pump.Link
+	link    pump.Link
 }
 
 // Start joins the socket and the stream.

@@ -109,6 +109,9 @@ listeners:
   - {name: ws, address: "127.0.0.1:0"}
 admin: {address: "127.0.0.1:0"}
 `
+	if driver := os.Getenv("E2E_DRIVER"); driver != "" { // loops or goroutines; the suite is for both
+		head += "driver: " + driver + "\n"
+	}
 	if err := os.WriteFile(file, []byte(head+body), 0o600); err != nil {
 		t.Fatal(err)
 	}

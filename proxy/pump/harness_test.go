@@ -292,6 +292,7 @@ type kind string
 
 const (
 	plain kind = "tcp"
+	tight kind = "tcp with small buffers" // which keep the kernel from taking megabytes at once and then nothing for as long as they last
 	unix  kind = "unix"
 	tls12 kind = "tls 1.2"
 	tls13 kind = "tls 1.3"
@@ -308,6 +309,14 @@ func (k kind) pair(t testing.TB, serves bool) (ours, theirs net.Conn) {
 		ours, theirs = dial(t, "unix", filepath.Join(t.TempDir(), "s"))
 	default:
 		ours, theirs = dial(t, "tcp", "127.0.0.1:0")
+	}
+	if k == tight {
+		for _, conn := range []net.Conn{ours, theirs} {
+			tcp := conn.(*net.TCPConn)
+			if err := errors.Join(tcp.SetReadBuffer(64<<10), tcp.SetWriteBuffer(64<<10)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
 	if k == tls12 || k == tls13 {
 		ours, theirs = secure(t, k, ours, theirs, serves)

@@ -13,7 +13,9 @@ func (l *loopLink) insertFrame(to side, frame []byte) {
 	l.loop.Post(l, func() { l.insert(&l.ends[to], frame) })
 }
 
-func (l *loopLink) onControl(from side, f func(ws.Opcode, []byte) bool) { l.ends[from].filter.Control = f }
+func (l *loopLink) onControl(from side, f func(ws.Opcode, []byte) bool) {
+	l.ends[from].filter.Control = f
+}
 
 // The clocks of the loops run on real time; what they say about times is tested where it is exact, with the other driver's.
 

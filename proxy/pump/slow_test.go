@@ -1,9 +1,7 @@
 package pump
 
 import (
-	"errors"
 	"fmt"
-	"net"
 	"runtime"
 	"strings"
 	"testing"
@@ -79,29 +77,17 @@ func testSlowIsNotStuck(t *testing.T) {
 	push := ws.Message{Op: ws.Binary, Data: make([]byte, size)}
 	t.Run("Link", func(t *testing.T) {
 		t.Parallel()
-		r := startLink(t, o)
-		narrow(t, r)
+		r := newLinkRig(t, o, tight, plain, Backend{})
+		r.link.Start()
 		r.push(push)
 		read(t, r)
 	})
 	t.Run("Messages", func(t *testing.T) {
 		t.Parallel()
-		r := startMessages(t, o, nothing)
-		narrow(t, r)
+		r := startMessagesOver(t, o, tight, nil, nothing)
 		r.push(push)
 		read(t, r)
 	})
-}
-
-// narrow keeps the kernel from taking whole megabytes at once and then, for as long as they take, nothing.
-func narrow(t *testing.T, r *rig) {
-	t.Helper()
-	for _, conn := range []net.Conn{r.client.Conn, r.socket.Conn} {
-		tcp := conn.(*net.TCPConn)
-		if err := errors.Join(tcp.SetReadBuffer(64<<10), tcp.SetWriteBuffer(64<<10)); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // What a slow side is offered is not hoarded. (Not parallel: it looks at the memory of the whole process.)

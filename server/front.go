@@ -16,6 +16,7 @@ import (
 	"bridgehead/admin"
 	"bridgehead/config"
 	"bridgehead/internal/seldom"
+	"bridgehead/proxy/pump"
 	"bridgehead/routes"
 	certs "bridgehead/tls"
 	"bridgehead/ws"
@@ -159,7 +160,7 @@ func (f *front) serve() {
 	defer close(f.served)
 	var l net.Listener = f.lease
 	if f.secure {
-		l = tls.NewListener(l, f.server.TLSConfig)
+		l = tls.NewListener(pump.WireListener{Listener: l}, f.server.TLSConfig)
 	}
 	if err := f.server.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		f.log.Error("the listener failed", "error", err)

@@ -1,6 +1,7 @@
 package pump
 
 import (
+	"crypto/tls"
 	"io"
 	"net"
 	"time"
@@ -32,16 +33,19 @@ func CloseWrite(conn net.Conn) error {
 	if err := half.CloseWrite(); err != nil {
 		return err
 	}
-	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok { // *tls.Conn sends close_notify alone
-		return CloseWrite(outer.NetConn())
+	if secure, ok := conn.(*tls.Conn); ok { // which has sent close_notify alone
+		return CloseWrite(secure.NetConn())
 	}
 	return nil
 }
 
+// A layer is a connection on top of another: *tls.Conn, or the *Wire below it.
+type layer interface{ NetConn() net.Conn }
+
 // abort closes a connection at once, by RST, so that the kernel keeps nothing for a peer that does not answer. It goes past TLS,
 // which would wait for the writes that are under way.
 func abort(conn net.Conn) {
-	if outer, ok := conn.(interface{ NetConn() net.Conn }); ok {
+	for outer, ok := conn.(layer); ok; outer, ok = conn.(layer) {
 		conn = outer.NetConn()
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {

@@ -319,7 +319,7 @@ func (k kind) pair(t testing.TB, serves bool) (ours, theirs net.Conn) {
 		}
 	}
 	if k == tls12 || k == tls13 {
-		ours, theirs = secure(t, k, ours, theirs, serves)
+		ours, theirs = withTLS(t, k, ours, theirs, serves)
 	}
 	return ours, theirs
 }
@@ -340,12 +340,13 @@ func dial(t testing.TB, network, address string) (ours, theirs net.Conn) {
 	return ours, theirs
 }
 
-func secure(t testing.TB, k kind, ours, theirs net.Conn, serves bool) (_, _ net.Conn) {
+func withTLS(t testing.TB, k kind, ours, theirs net.Conn, serves bool) (_, _ net.Conn) {
 	t.Helper()
 	version := map[kind]uint16{tls12: tls.VersionTLS12, tls13: tls.VersionTLS13}[k]
 	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, MaxVersion: version, DynamicRecordSizingDisabled: true}
 	client := &tls.Config{InsecureSkipVerify: true, MaxVersion: version, DynamicRecordSizingDisabled: true}
 	var a, b *tls.Conn
+	ours = NewWire(ours)
 	if serves {
 		a, b = tls.Server(ours, server), tls.Client(theirs, client)
 	} else {

@@ -37,8 +37,8 @@ type Link interface {
 	Close(cause ws.Cause)
 }
 
-// NewLink prepares to carry a socket to a backend: on the socket's loops if it has some and both connections can be, else by
-// goroutines. Nothing flows before Start. The connections belong to the Link.
+// NewLink prepares to carry a socket to a backend: on the socket's loops if it has some and both connections can be, which
+// are of the operating system, TLS on a Wire; else by goroutines. Nothing flows before Start. The connections belong to the Link.
 func NewLink(s *Socket, to Backend) Link {
 	if l, ok := s.Loops.link(s, to); ok {
 		return l

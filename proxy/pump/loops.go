@@ -5,6 +5,7 @@ package pump
 import (
 	"fmt"
 	"io"
+	"net"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,7 @@ type Loops struct{ reactor *reactor.Reactor }
 // NewLoops starts so many loops, or as many as there are processors if workers is 0. On systems that have none the error is
 // errors.ErrUnsupported.
 func NewLoops(workers int) (*Loops, error) {
-	r, err := reactor.New(workers, headroom+readSize)
+	r, err := reactor.New(workers, plainPart+feedPart+sealedPart)
 	if err != nil {
 		return nil, err
 	}
@@ -37,23 +38,34 @@ func (l *Loops) Close() {
 	}
 }
 
-// link takes the two connections over if they are plain ones of the operating system.
+// link takes the two connections over if they are of the operating system, and TLS on top of them, if any, on a Wire.
 func (l *Loops) link(s *Socket, to Backend) (Link, bool) {
 	if l == nil {
 		return nil, false
 	}
-	a, err := reactor.Detach(s.Conn)
-	if err != nil {
-		return nil, false
+	var below [sides]net.Conn
+	var secure [sides]*secure
+	var fds [sides]int
+	for i, conn := range [sides]net.Conn{s.Conn, to.Conn} {
+		var err error
+		below[i], secure[i] = unwrap(conn)
+		if fds[i], err = reactor.Detach(below[i]); err != nil {
+			if i > 0 {
+				reactor.Discard(fds[0])
+			}
+			return nil, false
+		}
 	}
-	b, err := reactor.Detach(to.Conn)
-	if err != nil {
-		reactor.Discard(a)
-		return nil, false
+	link := newLoopLink(l.reactor.Pick(), s, to)
+	for i := range link.ends {
+		below[i].Close() // the loop has a duplicate
+		link.ends[i].fd, link.ends[i].secure = fds[i], secure[i]
+		if secure[i] != nil {
+			secure[i].wire.enter()
+			secure[i].more = true // what crypto/tls has read already is no event
+		}
 	}
-	s.Conn.Close() // the loop has a duplicate
-	to.Conn.Close()
-	return newLoopLink(l.reactor.Pick(), s, to, [sides]int{a, b}), true
+	return link, true
 }
 
 // A loopLink is the Link of the event loops. All but its exported methods runs on its loop, so that nothing needs a lock.
@@ -84,6 +96,7 @@ type loopEnd struct {
 	early  []byte
 	cut    text    // of a stream
 	out    *output // nil: nothing waits
+	secure *secure // nil: no TLS
 	fd     int     // before it is on the loop
 
 	stream    bool // no frames go out: every place is a boundary
@@ -98,12 +111,12 @@ type loopEnd struct {
 	hung      bool // it is hung up: the rest of what it sends is discarded
 }
 
-func newLoopLink(loop *reactor.Loop, s *Socket, to Backend, fds [sides]int) *loopLink {
+func newLoopLink(loop *reactor.Loop, s *Socket, to Backend) *loopLink {
 	l := &loopLink{socket: s, loop: loop, stream: to.Stream, message: to.Message, linger: to.Linger}
 	l.ends[client].early, l.ends[backend].early = s.Early, to.Early
 	for side := range sides {
 		e := &l.ends[side]
-		e.side, e.fd, e.atFrame, e.atMessage = side, fds[side], true, true
+		e.side, e.atFrame, e.atMessage = side, true, true
 		e.filter = newFilter(s, side, to.Stream)
 		e.filter.Control = func(op ws.Opcode, payload []byte) bool { return l.control(e, op, payload) }
 	}
@@ -187,7 +200,7 @@ func (l *loopLink) Ready(s *reactor.Socket) {
 // mayRead tells whether there is something to read that may go somewhere: while the other side has not taken what it was sent, and
 // while the client is throttled, TCP pushes back.
 func (l *loopLink) mayRead(e *loopEnd) bool {
-	return !e.ended && (e.Readable() || len(e.early) > 0) && !l.busy(e)
+	return !e.ended && (e.Readable() || len(e.early) > 0 || e.secure != nil && e.secure.more) && !l.busy(e)
 }
 
 // busy tells whether we choose not to read from a side.
@@ -204,20 +217,24 @@ func (l *loopLink) resume(e *loopEnd) {
 
 // read takes one buffer. What may be left is for another turn.
 func (l *loopLink) read(e *loopEnd) {
-	buf := l.loop.Buffer()
-	n, err := e.readInto(buf[headroom:])
+	buf := l.loop.Buffer()[:plainPart:plainPart]
+	n, err := l.readInto(e, buf[headroom:])
 	switch {
 	case n > 0:
 		l.take(e, buf, n)
-		l.resume(e)
 	case err != reactor.ErrAgain:
 		l.finished(e, err)
 	}
+	l.resume(e)
 }
 
 // readInto reads the early bytes first, whose memory goes with the last of them.
-func (e *loopEnd) readInto(p []byte) (int, error) {
-	if len(e.early) == 0 {
+func (l *loopLink) readInto(e *loopEnd, p []byte) (int, error) {
+	switch {
+	case len(e.early) > 0:
+	case e.secure != nil:
+		return l.readSecure(e, p)
+	default:
 		return e.Read(p)
 	}
 	n := copy(p, e.early)
@@ -342,6 +359,9 @@ func (l *loopLink) closing(to *loopEnd, first bool) {
 // while.
 func (l *loopLink) halfClose(to *loopEnd) {
 	if !to.fin || to.waits() {
+		return
+	}
+	if !l.notify(to) {
 		return
 	}
 	to.fin = false

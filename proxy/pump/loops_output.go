@@ -179,6 +179,15 @@ func (l *loopLink) put(to *loopEnd, b []byte, frame, message, own bool) {
 		return
 	}
 	to.atFrame, to.atMessage = frame || to.stream, message || to.stream
+	if to.secure != nil {
+		l.seal(to, b)
+		return
+	}
+	l.putBytes(to, b, own)
+}
+
+// putBytes sends b as it is, or keeps it.
+func (l *loopLink) putBytes(to *loopEnd, b []byte, own bool) {
 	if !to.waits() {
 		n, err := to.Write(b)
 		if err != nil {

@@ -87,6 +87,9 @@ func (l *loopLink) finish(e *loopEnd, now time.Time) (next time.Time) {
 	if !e.Open() {
 		return time.Time{}
 	}
+	if !e.hung {
+		return p.by
+	}
 	if !now.Before(p.reset[e.side]) {
 		e.Reset()
 		return time.Time{}
@@ -96,16 +99,20 @@ func (l *loopLink) finish(e *loopEnd, now time.Time) (next time.Time) {
 
 // hangUp is HangUp on a loop: FIN, then wait for the peer's while discarding what is still on its way, then RST after a second.
 func (l *loopLink) hangUp(e *loopEnd, now time.Time) {
-	e.hung, e.ended = true, true
 	if !e.Open() {
+		e.hung = true
 		return
 	}
+	if !e.failed && !l.notify(e) {
+		return
+	}
+	e.hung, e.ended = true, true
 	l.leave.reset[e.side] = now.Add(goodbye)
 	if err := e.CloseWrite(); err != nil {
 		e.Reset()
 		return
 	}
-	if e.over {
+	if e.over && e.secure == nil { // what follows close_notify is still to be read
 		e.Close()
 		return
 	}

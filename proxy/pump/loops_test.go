@@ -135,7 +135,7 @@ func TestWhatTheLoopsCarry(t *testing.T) {
 		client, backend kind
 		want            bool
 	}{
-		{plain, plain, true}, {plain, unix, true}, {plain, pipe, false}, {pipe, plain, false},
+		{plain, plain, true}, {plain, unix, true}, {tls13, plain, true}, {tls12, tls13, true}, {plain, pipe, false}, {pipe, plain, false},
 	} {
 		r := newLinkRig(t, quiet(), c.client, c.backend, Backend{})
 		r.socket.Loops = loops

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"bridgehead/policy"
+	"bridgehead/proxy/pump"
 )
 
 // A Target is one server as a bridge reaches it. It is immutable.
@@ -257,7 +258,7 @@ func (t *Target) greet(ctx context.Context, conn net.Conn, preamble func(net.Con
 	if t.tls == nil {
 		return conn, nil
 	}
-	secure := tls.Client(conn, t.tls)
+	secure := tls.Client(pump.NewWire(conn), t.tls)
 	if err := secure.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("TLS: %w", err)
 	}

@@ -61,7 +61,7 @@ func (p *plan) bridge(r *config.Route) (_ proxy.Bridge, kind string, err error) 
 
 func newFiles(r *config.Route) (*row, error) {
 	fixed, _, _ := strings.Cut(r.Path, "{")
-	h, err := files.New(*r.Files, strings.TrimSuffix(fixed, "*"))
+	h, err := files.New(*r.Files, fixed[:strings.LastIndexByte(fixed, '/')+1])
 	return &row{handler: h}, err
 }
 

@@ -12,6 +12,7 @@ import (
 	"bridgehead/proxy"
 	"bridgehead/proxy/relay"
 	"bridgehead/proxy/stream"
+	"bridgehead/proxy/upstream"
 	"bridgehead/proxy/webhook"
 )
 
@@ -32,6 +33,10 @@ func (c *Config) preset(fresh any) {
 		*v = DefaultListener()
 	case *Route:
 		v.Options = yamlpos.Clone(c.Defaults)
+	case *upstream.Options:
+		*v = upstream.DefaultOptions()
+	case *upstream.Server:
+		*v = upstream.DefaultServer()
 	case *policy.Rule:
 		v.OnExceed = policy.Throttle
 	case *relay.Options:

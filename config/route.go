@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -155,10 +156,38 @@ func (b bridge) targets() upstream.To {
 
 // Upstream is the entry under `upstreams` that the route leads to, if it does not list URLs itself.
 func (r *Route) Upstream() (name string, ok bool) {
-	for _, b := range r.bridges() {
-		if name, ok = b.targets().Name(); ok {
-			return name, true
+	return r.to().Name()
+}
+
+// Groups are all groups of servers: the entries of upstreams, and what routes list themselves, each under its [upstream.Key].
+func (c *Config) Groups() map[string]upstream.Options {
+	groups := maps.Clone(c.Upstreams)
+	if groups == nil {
+		groups = make(map[string]upstream.Options)
+	}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if to := r.to(); len(to) > 0 {
+			groups[upstream.Key(r.Name, to)] = c.Group(r)
 		}
 	}
-	return "", false
+	return groups
+}
+
+// Group is the group of servers that a route leads to: an entry of upstreams, or what it lists itself; none, if it serves files.
+func (c *Config) Group(r *Route) upstream.Options {
+	if name, ok := r.Upstream(); ok {
+		return c.Upstreams[name]
+	}
+	return r.to().Own()
+}
+
+// to is where the route leads; nil if it serves files.
+func (r *Route) to() upstream.To {
+	for _, b := range r.bridges() {
+		if to := b.targets(); len(to) > 0 {
+			return to
+		}
+	}
+	return nil
 }

@@ -138,15 +138,14 @@ func (c *Config) validateUpstream(name string, r *Route, b bridge, at yamlpos.Pa
 	if p.Within(yamlpos.Path{"upstreams", name}) {
 		return
 	}
-	var urls upstream.To
-	for _, s := range c.Upstreams[name].Servers {
-		urls = append(urls, s.URL)
+	u := c.Upstreams[name]
+	for _, s := range u.Servers {
 		if err := upstream.CheckURL(s.URL, b.schemes...); err != nil {
 			p.Add(at, "upstream %q: %v", name, err)
 		}
 	}
 	if pattern, err := r.Pattern(); err == nil {
-		r.checkCaptures(at, p, pattern.Captures(), urls.Captures()...)
+		r.checkCaptures(at, p, pattern.Captures(), u.Captures()...)
 	}
 }
 

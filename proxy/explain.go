@@ -11,7 +11,8 @@ import (
 
 // A Plan is what a bridge would do for a client if its backend agrees.
 type Plan struct {
-	To          []string // the servers as this client would reach them; one is taken in turn
+	To          []string // the servers as this client would reach them
+	Choice      string   // how one of several is chosen
 	Notes       []string // on how they are spoken to
 	Subprotocol string   // what is certainly chosen
 	Chooses     bool     // the subprotocol is chosen by the bridge, not by its backend
@@ -114,7 +115,7 @@ func (t *terms) explainBackend(h *Handshake) Verdict {
 	}
 	text := strings.Join(plan.To, ", or ")
 	if len(plan.To) > 1 {
-		text += " (used in turn)"
+		text += " (" + plan.Choice + ")"
 	}
 	return Verdict{Subject: "backend", Text: text, Plan: &plan}
 }

@@ -37,6 +37,12 @@ func refusal(err error) *Refusal {
 			Body: []byte("too many connections or attempts from this client\n"),
 		}
 	}
+	if u, ok := errors.AsType[unavailableError](err); ok {
+		return &Refusal{
+			Status: http.StatusServiceUnavailable, Header: retryAfter(u.RetryAfter()), Reason: "no server", Err: err,
+			Body: []byte("no server can take another socket now\n"),
+		}
+	}
 	if errors.Is(err, context.Canceled) { // nothing else ends the context of a handshake: nobody reads this answer
 		return &Refusal{Status: clientClosedRequest, Reason: "client gone", Err: err}
 	}
@@ -44,6 +50,12 @@ func refusal(err error) *Refusal {
 		return &Refusal{Status: http.StatusGatewayTimeout, Reason: "backend timeout", Err: err, Body: []byte("the backend did not answer in time\n")}
 	}
 	return &Refusal{Status: http.StatusBadGateway, Reason: "backend", Err: err, Body: []byte("the backend cannot be reached\n")}
+}
+
+// An unavailableError is that of a bridge whose servers can take nobody now.
+type unavailableError interface {
+	error
+	RetryAfter() time.Duration
 }
 
 func forbidden(err error) *Refusal {

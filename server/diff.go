@@ -8,6 +8,7 @@ import (
 
 	"bridgehead/config"
 	"bridgehead/internal/yamlpos"
+	"bridgehead/proxy/upstream"
 )
 
 // A Diff says what one configuration changes of another.
@@ -35,6 +36,9 @@ type Change struct {
 	// Drains tells that the route's open sockets end with 1012, spread over the window. If not, they live on and follow what changed.
 	Drains  bool `json:"drains,omitempty"`
 	Sockets int  `json:"sockets,omitempty"` // open on the route when the configuration changed
+	// Leaving are the servers that the route leads to no longer, or that are to drain: their sockets end as if all drained.
+	Leaving  []string `json:"leaving_servers,omitempty"`
+	Draining int      `json:"draining_sockets,omitempty"` // of Sockets, those at Leaving
 }
 
 // Empty tells whether nothing differs.
@@ -77,7 +81,11 @@ func (c *Change) sockets() string {
 	case c.Drains:
 		return fmt.Sprintf("; open sockets that drain: %d", c.Sockets)
 	}
-	return fmt.Sprintf("; open sockets that live on: %d", c.Sockets)
+	text := fmt.Sprintf("; open sockets that live on: %d", c.Sockets-c.Draining)
+	if c.Draining > 0 {
+		text += fmt.Sprintf(", that drain: %d, since their servers leave: %s", c.Draining, strings.Join(c.Leaving, ", "))
+	}
+	return text
 }
 
 // compare tells what next changes. It looks at nothing but the two configurations.
@@ -116,7 +124,7 @@ func compare(was, next *config.Config) *Diff {
 var fixed = []string{"log.format", "driver", "workers"}
 
 // repointing are the keys whose change leaves open sockets at a place where the configuration would not lead them.
-var repointing = []string{"host", "path", "websocket", "tcp", "webhook", "files", "websocket.to", "tcp.to", "webhook.to"}
+var repointing = []string{"host", "path", "websocket", "tcp", "webhook", "files"}
 
 func compareRoute(old, r *config.Route, was, next *config.Config) *Change {
 	if old == nil {
@@ -124,12 +132,18 @@ func compareRoute(old, r *config.Route, was, next *config.Config) *Change {
 	}
 	c := &Change{Name: r.Name, Change: Changed, Keys: yamlpos.Diff(old, r)}
 	c.Drains = slices.ContainsFunc(c.Keys, func(key string) bool { return slices.Contains(repointing, key) })
-	if name, ok := r.Upstream(); ok {
-		before, now := was.Upstreams[name], next.Upstreams[name]
+	name, named := r.Upstream()
+	if before, _ := old.Upstream(); before != name { // another group, also when one of the two is the route's own
+		c.Drains = true
+	}
+	before, now := was.Group(old), next.Group(r)
+	if named {
 		for _, key := range yamlpos.Diff(before, now) {
 			c.Keys = append(c.Keys, "upstreams."+name+"."+key)
-			c.Drains = c.Drains || key == "servers"
 		}
+	}
+	if !c.Drains {
+		c.Leaving = upstream.Leaving(before, now)
 	}
 	if len(c.Keys) == 0 {
 		return nil

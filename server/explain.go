@@ -285,11 +285,12 @@ func (x *explainer) plan(p *proxy.Plan) {
 // proxy is the route's, of a program that never begins.
 func (x *explainer) proxy(r *config.Route) (*proxy.Proxy, error) {
 	s := x.sketch()
-	servers := make(map[string]upstream.Options)
-	for name, o := range x.config.Upstreams {
-		servers[name] = upstream.Options{Servers: o.Servers} // without the files of their TLS
+	entries := x.config.Groups()
+	for name, o := range entries {
+		o.TLS = upstream.TLS{} // without its files
+		entries[name] = o
 	}
-	groups, err := upstream.NewGroups(servers)
+	groups, err := upstream.NewGroups(entries)
 	if err != nil {
 		return nil, err
 	}
@@ -297,7 +298,7 @@ func (x *explainer) proxy(r *config.Route) (*proxy.Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{server: s, generation: &generation{config: x.config, groups: groups}}
+	p := &plan{server: s, generation: &generation{config: x.config, groups: groups}, fresh: groups}
 	terms, err := p.terms(r, pattern.HasHost())
 	if err != nil {
 		return nil, err

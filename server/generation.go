@@ -99,21 +99,37 @@ func (p *plan) planCerts() (err error) {
 
 // planGroups keeps a group of servers under its name: what it counts goes on.
 func (p *plan) planGroups() (err error) {
-	if p.fresh, err = upstream.NewGroups(p.config.Upstreams); err != nil {
+	if p.fresh, err = upstream.NewGroups(p.config.Groups()); err != nil {
 		return err
 	}
 	p.groups = maps.Clone(p.fresh)
 	for name, next := range p.fresh {
 		if kept, ok := p.was.groups[name]; ok {
 			p.groups[name] = kept
-			p.then(func() { kept.Adopt(next) })
+			p.then(func() { p.leave(kept.Adopt(next)) })
 		}
 	}
 	return nil
 }
 
+// leave drains the sockets of servers that leave their group.
+func (p *plan) leave(open []hub.Conn) {
+	changes := p.changes()
+	for _, c := range open {
+		if change := changes[c.Info().Route]; change != nil {
+			change.Draining++
+		}
+	}
+	p.drained = append(p.drained, open...)
+}
+
+// changes are those of routes, by name.
+func (p *plan) changes() map[string]*Change {
+	return byName(p.changed.Routes, func(c *Change) string { return c.Name })
+}
+
 func (p *plan) planRoutes() error {
-	changes := byName(p.changed.Routes, func(c *Change) string { return c.Name })
+	changes := p.changes()
 	all := make([]routes.Route, len(p.config.Routes))
 	for i := range p.config.Routes {
 		r := &p.config.Routes[i]

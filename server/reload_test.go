@@ -121,20 +121,19 @@ routes:
 
 func TestReloadDrainsWhatLeadsElsewhere(t *testing.T) {
 	t.Parallel()
-	to, other := echo(t), echo(t)
+	to := echo(t)
 	route := func(rest string) string { return around + "routes: [{name: r, " + rest + "}]\n" }
 	chat := func(server string) string {
 		return around + "upstreams: {chat: {servers: [\"ws://" + server + "\"]}}\nroutes: [{name: r, websocket: {to: chat}}]\n"
 	}
 	plain := route(`websocket: {to: "ws://` + to + `"}`)
 	for name, c := range map[string]struct{ from, to, keys string }{
-		"to":       {plain, route(`websocket: {to: "ws://` + other + `"}`), "websocket.to"},
-		"kind":     {plain, route(`tcp: {to: "` + to + `"}`), "websocket tcp"},
-		"files":    {plain, route(`files: {dir: .}`), "websocket files"},
-		"host":     {plain, route(`host: chat.example, websocket: {to: "ws://` + to + `"}`), "host"},
-		"path":     {plain, route(`path: "/x/*", websocket: {to: "ws://` + to + `"}`), "path"},
-		"upstream": {chat(to), chat(other), "upstreams.chat.servers"},
-		"gone":     {plain, strings.Replace(plain, "name: r", "name: s", 1), ""},
+		"group": {plain, chat(to), "websocket.to"},
+		"kind":  {plain, route(`tcp: {to: "` + to + `"}`), "websocket tcp"},
+		"files": {plain, route(`files: {dir: .}`), "websocket files"},
+		"host":  {plain, route(`host: chat.example, websocket: {to: "ws://` + to + `"}`), "host"},
+		"path":  {plain, route(`path: "/x/*", websocket: {to: "ws://` + to + `"}`), "path"},
+		"gone":  {plain, strings.Replace(plain, "name: r", "name: s", 1), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -146,6 +145,42 @@ func TestReloadDrainsWhatLeadsElsewhere(t *testing.T) {
 				t.Errorf("%+v", d.Routes)
 			}
 			drains(t, conn)
+		})
+	}
+}
+
+// What a group's servers hold ends with them; the sockets of the others live on, and go on counting.
+func TestReloadDrainsTheServersThatLeave(t *testing.T) {
+	t.Parallel()
+	first, second, third := "ws://"+echo(t), "ws://"+echo(t), "ws://"+echo(t)
+	own := func(servers string) string {
+		return around + "routes: [{name: r, websocket: {to: [" + servers + "]}}]\n"
+	}
+	named := func(servers string) string {
+		return around + "upstreams: {chat: {servers: [" + servers + "]}}\nroutes: [{name: r, websocket: {to: chat}}]\n"
+	}
+	for name, c := range map[string]struct{ from, to, keys string }{
+		"a route's own": {own(first + ", " + second), own(second + ", " + third), "websocket.to"},
+		"replaced":      {named(first + ", " + second), named(third + ", " + second), "upstreams.chat.servers"},
+		"to drain":      {named(first + ", " + second), named("{url: \"" + first + "\", drain: true}, " + second), "upstreams.chat.servers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := start(t, c.from)
+			leaves, stays := l.open("/"), l.open("/")
+			d := l.becomes(c.to)
+			if len(d.Routes) != 1 {
+				t.Fatalf("%+v", d)
+			}
+			r := d.Routes[0]
+			if r.Drains || r.Sockets != 2 || r.Draining != 1 || strings.Join(r.Leaving, " ") != first || strings.Join(r.Keys, " ") != c.keys {
+				t.Errorf("%+v", r)
+			}
+			if got := d.String(); !strings.Contains(got, "that live on: 1, that drain: 1, since their servers leave: "+first+"\n") {
+				t.Errorf("the difference reads %s", got)
+			}
+			drains(t, leaves)
+			talks(t, stays)
 		})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"bridgehead/proxy/files"
 	"bridgehead/proxy/relay"
 	"bridgehead/proxy/stream"
+	"bridgehead/proxy/upstream"
 	"bridgehead/proxy/webhook"
 )
 
@@ -32,29 +33,25 @@ func (p *plan) terms(r *config.Route, hasHost bool) (proxy.Terms, error) {
 func (p *plan) bridge(r *config.Route) (_ proxy.Bridge, kind string, err error) {
 	switch {
 	case r.WebSocket != nil:
-		group, err := p.groups.For(r.WebSocket.To)
+		group, err := p.groups.For(r.Name, r.WebSocket.To)
 		if err != nil {
 			return nil, "", err
 		}
 		bridge, err := relay.New(*r.WebSocket, group)
 		return bridge, "websocket", err
 	case r.TCP != nil:
-		group, err := p.groups.For(r.TCP.To)
+		group, err := p.groups.For(r.Name, r.TCP.To)
 		if err != nil {
 			return nil, "", err
 		}
 		return stream.New(*r.TCP, group), "tcp", nil
 	}
-	group, err := p.groups.For(r.Webhook.To)
+	group, err := p.groups.For(r.Name, r.Webhook.To)
 	if err != nil {
 		return nil, "", err
 	}
-	secure := group.TLS()
-	if name, ok := r.Upstream(); ok {
-		secure = p.fresh[name].TLS()
-	}
 	bridge, err := webhook.New(*r.Webhook, webhook.Config{
-		Route: r.Name, Group: group, TLS: secure, PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
+		Route: r.Name, Group: group, TLS: p.fresh[upstream.Key(r.Name, r.Webhook.To)].TLS(), PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
 	})
 	return bridge, "webhook", err
 }

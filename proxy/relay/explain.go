@@ -10,10 +10,12 @@ import (
 	"bridgehead/proxy"
 )
 
-// Plan tells which URLs are asked for this client, one in turn, and how its headers change.
+// Plan tells which URLs are asked for this client, one of them, and how its headers change.
 func (b *Bridge) Plan(h *proxy.Handshake) (proxy.Plan, error) {
 	var plan proxy.Plan
-	for _, target := range b.group.Targets() {
+	targets, how := b.group.Plan(&h.Facts)
+	plan.Choice = how
+	for _, target := range targets {
 		to, err := address(target, h)
 		if err != nil {
 			return plan, err

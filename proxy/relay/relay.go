@@ -47,28 +47,48 @@ func New(o Options, group *upstream.Group) (*Bridge, error) {
 func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, b.options.Connect.Timeout)
 	defer cancel()
-	target := b.group.Pick()
-	to, err := address(target, h)
+	s := new(session)
+	lease, err := b.group.Open(ctx, &h.Facts, func(ctx context.Context, target *upstream.Target) error { return b.try(ctx, s, h, target) })
 	if err != nil {
 		return nil, err
+	}
+	s.lease = lease
+	return s, nil
+}
+
+// try opens the session with one server.
+func (b *Bridge) try(ctx context.Context, s *session, h *proxy.Handshake, target *upstream.Target) error {
+	to, err := address(target, h)
+	if err != nil {
+		return &upstream.Answer{Err: err}
 	}
 	conn, err := target.Dial(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	s := &session{conn: conn}
+	s.conn = conn
 	answer, err := b.handshake(ctx, s, h, to)
 	if err != nil {
 		conn.Close()
-		if _, refused := errors.AsType[*proxy.Refusal](err); !refused && ctx.Err() != nil {
+		refusal, refused := errors.AsType[*proxy.Refusal](err)
+		if !refused && ctx.Err() != nil {
 			err = ctx.Err() // which closed the connection under the handshake
 		}
-		return nil, fmt.Errorf("handshake with %s: %w", target.Address(), target.Fault(err))
+		err = fmt.Errorf("handshake with %s: %w", target.Address(), target.Fault(err))
+		if refused && !passing(refusal.Status) {
+			return &upstream.Answer{Err: err}
+		}
+		return err
 	}
 	h.Reply = proxy.Reply{
 		Header: answer.Header, Subprotocol: answer.Subprotocol, Extensions: answer.Extensions, User: h.User, Push: b.options.Push,
 	}
-	return s, nil
+	return nil
+}
+
+// passing tells whether a status says that the server cannot serve at all now, so that another may (RFC 9110, section 15.6).
+func passing(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
 }
 
 // address is where this client's handshake goes. If there is no such place, the client is refused.
@@ -121,6 +141,7 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 
 // A session is one client's upstream connection.
 type session struct {
+	lease *upstream.Lease
 	conn  net.Conn
 	early []byte // what the server sent behind its 101
 	link  pump.Link
@@ -132,10 +153,12 @@ func (s *session) Start(c *proxy.Client) {
 	s.early = nil
 	s.link.Start()
 	c.Attach(s.link)
+	s.lease.Carry(c)
 }
 
 // Close ends both sides, or tells the server alone when there was never a client.
 func (s *session) Close(cause ws.Cause) {
+	defer s.lease.Release()
 	if s.link != nil {
 		s.link.Close(cause)
 		return

@@ -94,7 +94,7 @@ func open(t *testing.T, ctx context.Context, url string, change func(*Options)) 
 	if change != nil {
 		change(&o)
 	}
-	group, err := upstream.Groups(nil).For(o.To)
+	group, err := upstream.New(o.To.Own())
 	if err != nil {
 		t.Fatal(err)
 	}

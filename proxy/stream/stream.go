@@ -33,15 +33,42 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.options.Connect.Timeout)
 	defer cancel()
-	conn, err := b.group.Pick().DialAfter(ctx, func(conn net.Conn) error { return sendPreamble(conn, b.options.Preamble, h) })
+	var conn net.Conn
+	lease, err := b.group.Open(ctx, &h.Facts, func(ctx context.Context, target *upstream.Target) (err error) {
+		conn, err = target.DialAfter(ctx, func(conn net.Conn) error { return sendPreamble(conn, b.options.Preamble, h) })
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
 	h.Reply = proxy.Reply{Subprotocol: subprotocol, User: h.User}
+	return &leased{b.session(conn), lease}, nil
+}
+
+// session carries messages over the stream.
+func (b *Bridge) session(conn net.Conn) proxy.Session {
 	if b.options.Framing == "line" {
-		return newLines(conn, b.opcode(), b.options.Close.Linger), nil
+		return newLines(conn, b.opcode(), b.options.Close.Linger)
 	}
-	return &raw{conn: conn, backend: pump.Backend{Conn: conn, Stream: true, Message: b.opcode(), Linger: b.options.Close.Linger}}, nil
+	return &raw{conn: conn, backend: pump.Backend{Conn: conn, Stream: true, Message: b.opcode(), Linger: b.options.Close.Linger}}
+}
+
+// leased is a session that counts at its server until it is closed.
+type leased struct {
+	proxy.Session
+	lease *upstream.Lease
+}
+
+// Start is the session's.
+func (s *leased) Start(c *proxy.Client) {
+	s.Session.Start(c)
+	s.lease.Carry(c)
+}
+
+// Close is the session's.
+func (s *leased) Close(cause ws.Cause) {
+	defer s.lease.Release()
+	s.Session.Close(cause)
 }
 
 // choose takes the first of the client's subprotocols that is configured.

@@ -103,7 +103,7 @@ func newStage(t *testing.T, serve func(*net.TCPConn), change func(*Options, *pro
 	if change != nil {
 		change(&o, &shared)
 	}
-	group, err := upstream.Groups(nil).For(o.To)
+	group, err := upstream.New(o.To.Own())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -312,7 +312,7 @@ func TestCloseWithoutStartEndsTheStream(t *testing.T) {
 		addr := listen(t, func(conn *net.TCPConn) { _, err := io.Copy(io.Discard, conn); ended <- err })
 		o := DefaultOptions()
 		o.Framing, o.Subprotocols = framing, []string{"binary"}
-		group, err := upstream.Groups(nil).For(upstream.To{addr})
+		group, err := upstream.New(upstream.To{addr}.Own())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +346,7 @@ func TestOpeningIsBounded(t *testing.T) {
 	t.Parallel()
 	ended := make(chan error, 2)
 	addr := listen(t, func(conn *net.TCPConn) { _, err := io.Copy(io.Discard, conn); ended <- err })
-	group, err := upstream.Groups(nil).For(upstream.To{"tls://" + addr})
+	group, err := upstream.New(upstream.To{"tls://" + addr}.Own())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -85,7 +85,7 @@ func pick(t *testing.T, url string, o TLS) *Target {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return g.Pick()
+	return g.Targets()[0]
 }
 
 // shaken does the server's part of TLS, says hello, and gives what it knows of the client.

@@ -64,7 +64,7 @@ func TestTheErrorNamesTheMend(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			target := groups["chat"].Pick()
+			target := groups["chat"].Targets()[0]
 			_, err = target.Dial(ctx)
 			if err == nil || !strings.HasSuffix(err.Error(), c.want) {
 				t.Errorf("error %v\nwant %s", err, c.want)

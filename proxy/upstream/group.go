@@ -8,9 +8,11 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 
+	"bridgehead/hub"
 	"bridgehead/internal/yamlpos"
+	"bridgehead/policy"
 )
 
 // To says where a route leads: URLs, or the name of one group.
@@ -68,55 +70,82 @@ func CheckURL(s string, schemes ...string) error {
 	return nil
 }
 
-// Validate reports what cannot work. It looks and never acts.
-func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
-	if len(o.Servers) == 0 {
-		p.Add(at.Key("servers"), "is missing: list at least one URL")
-	}
-	for i, s := range o.Servers {
-		if _, err := parse(s.URL); err != nil {
-			p.Add(at.Key("servers").Index(i), "%v", err)
-		}
-	}
-	if (o.TLS.Cert == "") != (o.TLS.Key == "") {
-		p.Add(at.Key("tls"), "cert and key belong together: give both or none")
-	}
-}
-
-// A Group is a set of servers that do the same. It is safe for use by many.
+// A Group is a set of servers that do the same. It is safe for use by many, and lives through reloads: see [Group.Adopt].
 type Group struct {
-	current atomic.Pointer[servers]
-	turn    atomic.Uint32
+	name string // the entry of upstreams, or the key of a route's own group
+
+	mu      sync.Mutex // guards the following, and the fields of servers that say so
+	rules   rules
+	servers []*server
 }
 
-// servers are what the options of a group come to.
-type servers struct {
-	targets []*Target
+// rules are what the options say of the group as a whole.
+type rules struct {
+	balance string
+	hash    policy.Value
+	retries int
 	tls     *tls.Config
 }
 
 // New builds a group. It reads the files that the TLS options name.
-func New(o Options) (*Group, error) {
+func New(o Options) (*Group, error) { return newGroup("", o) }
+
+func newGroup(name string, o Options) (*Group, error) {
 	base, err := o.TLS.config()
 	if err != nil {
 		return nil, err
 	}
-	now := &servers{tls: base}
-	for _, s := range o.Servers {
-		t, err := parse(s.URL)
+	g := &Group{name: name, rules: rules{balance: o.Balance, retries: o.Retries, tls: base}}
+	if o.Balance == hashing {
+		if g.rules.hash, err = policy.ParseValue(o.Hash); err != nil {
+			return nil, fmt.Errorf("hash: %w", err)
+		}
+	}
+	_, listed := To{name}.Name()
+	for _, so := range o.Servers {
+		t, err := parse(so.URL)
 		if err != nil {
 			return nil, err
 		}
 		t.secure(base)
-		now.targets = append(now.targets, t)
+		if listed {
+			t.group = name
+		}
+		g.servers = append(g.servers, newServer(t, so))
 	}
-	g := new(Group)
-	g.current.Store(now)
 	return g, nil
 }
 
-// Adopt puts the servers of next, and how to speak TLS to them, in the place of the group's own. Connections that are open stay.
-func (g *Group) Adopt(next *Group) { g.current.Store(next.current.Load()) }
+// Adopt makes the group what next is. Servers that stay keep all that is known of them, and their sockets. Adopt returns the sockets
+// of those that do not, or that are to drain: the caller ends them, each at its time. Handshakes that are under way there end as soon as they
+// open.
+func (g *Group) Adopt(next *Group) (leaving []hub.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before := make(map[string]*server, len(g.servers))
+	for _, s := range g.servers {
+		before[s.key] = s
+	}
+	now := make([]*server, len(next.servers))
+	for i, s := range next.servers {
+		if kept := before[s.key]; kept != nil {
+			kept.target, kept.terms = s.target, s.terms
+			s = kept
+		}
+		now[i] = s
+		delete(before, s.key)
+	}
+	for _, s := range before {
+		s.terms.drain = true
+	}
+	for _, s := range slices.Concat(g.servers, now) {
+		if s.terms.drain {
+			leaving = append(leaving, s.takeOutLocked()...)
+		}
+	}
+	g.rules, g.servers = next.rules, now
+	return leaving
+}
 
 // secure lays the group's TLS options under the target's.
 func (t *Target) secure(base *tls.Config) {
@@ -136,45 +165,68 @@ func (t *Target) secure(base *tls.Config) {
 // Groups are the named groups of a configuration.
 type Groups map[string]*Group
 
-// NewGroups builds all entries of the section `upstreams`.
+// NewGroups builds all entries of the section `upstreams`, and the groups that routes have of their own under the keys of [Key].
 func NewGroups(entries map[string]Options) (Groups, error) {
 	groups := make(Groups, len(entries))
 	for name, o := range entries {
-		g, err := New(o)
+		g, err := newGroup(name, o)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", name, err)
-		}
-		for _, t := range g.current.Load().targets {
-			t.group = name
 		}
 		groups[name] = g
 	}
 	return groups, nil
 }
 
-// For gives the group that a route leads to: the named one, or a new one of the URLs it lists.
-func (gs Groups) For(to To) (*Group, error) {
+// Key is where the group of a route stands among all: under the name that `to` says, or under one that no entry of upstreams can
+// have.
+func Key(route string, to To) string {
 	if name, ok := to.Name(); ok {
-		if g, ok := gs[name]; ok {
-			return g, nil
-		}
-		return nil, fmt.Errorf("there is no upstream %q", name)
+		return name
 	}
-	var o Options
-	for _, url := range to {
-		o.Servers = append(o.Servers, Server{URL: url})
-	}
-	return New(o)
+	return "route:" + route
 }
 
-// Pick gives the next server in turn.
-func (g *Group) Pick() *Target {
-	targets := g.current.Load().targets
-	return targets[(g.turn.Add(1)-1)%uint32(len(targets))]
+// Own are the options of a group of the URLs that a route lists. A URL that stands twice counts twice.
+func (t To) Own() Options {
+	o := DefaultOptions()
+	for _, url := range t {
+		if i := slices.IndexFunc(o.Servers, func(s Server) bool { return s.URL == url }); i >= 0 {
+			o.Servers[i].Weight++
+			continue
+		}
+		s := DefaultServer()
+		s.URL = url
+		o.Servers = append(o.Servers, s)
+	}
+	return o
+}
+
+// Leaving are the servers of a group whose sockets end when its options become other ones: they are gone, or are to drain from then on.
+func Leaving(was, now Options) (urls []string) {
+	for _, s := range was.Servers {
+		i := slices.IndexFunc(now.Servers, func(n Server) bool { return n.URL == s.URL })
+		if i < 0 || now.Servers[i].Drain && !s.Drain {
+			urls = append(urls, s.URL)
+		}
+	}
+	return urls
+}
+
+// For gives the group that a route leads to.
+func (gs Groups) For(route string, to To) (*Group, error) {
+	if g, ok := gs[Key(route, to)]; ok {
+		return g, nil
+	}
+	return nil, fmt.Errorf("there is no upstream %q", strings.Join(to, ", "))
 }
 
 // TLS is how to speak TLS to the group's servers, apart from their names. The caller must not change it.
-func (g *Group) TLS() *tls.Config { return g.current.Load().tls }
+func (g *Group) TLS() *tls.Config {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.rules.tls
+}
 
 // config reads the files.
 func (o *TLS) config() (*tls.Config, error) {

@@ -1,10 +1,9 @@
 package upstream
 
 import (
-	"math"
+	"cmp"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"bridgehead/internal/yamlpos"
@@ -56,8 +55,13 @@ func TestValidate(t *testing.T) {
 	to := func(to ...string) func(yamlpos.Path, *yamlpos.Problems) {
 		return func(at yamlpos.Path, p *yamlpos.Problems) { To(to).Validate(at, p, "ws", "wss") }
 	}
-	group := func(o Options) func(yamlpos.Path, *yamlpos.Problems) { return o.Validate }
-	good := []Server{{URL: "ws://h"}, {URL: "unix:/run/x"}}
+	group := func(o Options) func(yamlpos.Path, *yamlpos.Problems) {
+		return func(at yamlpos.Path, p *yamlpos.Problems) {
+			o.Balance = cmp.Or(o.Balance, roundRobin)
+			o.Validate(at, p)
+		}
+	}
+	good := []Server{{URL: "ws://h", Weight: 1}, {URL: "unix:/run/x", Weight: 1}}
 	for _, c := range []struct {
 		name     string
 		validate func(yamlpos.Path, *yamlpos.Problems)
@@ -70,7 +74,15 @@ func TestValidate(t *testing.T) {
 		{"a group", group(Options{Servers: good}), nil},
 		{"a group with a client certificate", group(Options{Servers: good, TLS: TLS{Cert: "c", Key: "k"}}), nil},
 		{"an empty group", group(Options{}), []string{"at.servers: is missing"}},
-		{"a bad server", group(Options{Servers: append(good, Server{URL: "ftp://h"})}), []string{"at.servers[2]: "}},
+		{"a bad server", group(Options{Servers: append(good, Server{URL: "ftp://h", Weight: 1})}), []string{"at.servers[2]: "}},
+		{"a server twice", group(Options{Servers: append(good, good[0])}), []string{"at.servers[2]: \"ws://h\" is at.servers[0] already"}},
+		{"what servers cannot be", group(Options{Servers: []Server{{URL: "ws://h", MaxConnections: -1}}}),
+			[]string{"at.servers[0].weight: is 0", "at.servers[0].max_connections: "}},
+		{"an unknown balance", group(Options{Servers: good, Balance: "fair", Retries: -1}), []string{"at.balance: ", "at.retries: "}},
+		{"a hash of nothing", group(Options{Servers: good, Balance: hashing}), []string{"at.hash: is missing"}},
+		{"a hash that is not used", group(Options{Servers: good, Hash: "user"}), []string{"at.hash: is not used"}},
+		{"a hash of no value", group(Options{Servers: good, Balance: hashing, Hash: "client.port"}), []string{"at.hash: "}},
+		{"a hash of a capture", group(Options{Servers: good, Balance: hashing, Hash: "room"}), nil},
 		{"half a client certificate", group(Options{Servers: good, TLS: TLS{Cert: "c"}}), []string{"at.tls: cert and key"}},
 		{"its other half", group(Options{Servers: good, TLS: TLS{Key: "k"}}), []string{"at.tls: cert and key"}},
 		{"a file that is not there is not looked for", group(Options{Servers: good, TLS: TLS{CA: "/nowhere"}}), nil},
@@ -96,67 +108,25 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-func TestGroupsAreFoundByNameOrMadeOfURLs(t *testing.T) {
+func TestGroupsAreFoundByNameOrRoute(t *testing.T) {
 	t.Parallel()
-	groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}}})
+	own := To{"ws://b", "ws://c", "ws://b"}
+	groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}}, Key("r", own): own.Own()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if g, err := groups.For(To{"chat"}); err != nil || g != groups["chat"] {
-		t.Errorf("%p, %v; want the group of that name, so that routes share its turn", g, err)
+	if g, err := groups.For("r", To{"chat"}); err != nil || g != groups["chat"] {
+		t.Errorf("%p, %v; want the group of that name, so that routes share it", g, err)
 	}
-	if g, err := groups.For(To{"ws://b", "ws://c"}); err != nil || g.Pick().Address() != "b:80" || g.Pick().Address() != "c:80" {
-		t.Errorf("%v, %v", g, err)
+	g, err := groups.For("r", own)
+	if err != nil || len(g.Targets()) != 2 || g.servers[0].terms.weight != 2 || g.Targets()[0].group != "" {
+		t.Errorf("%+v, %v; want two servers of the route's own, of which the one that stands twice counts twice", g, err)
 	}
-	if _, err := groups.For(To{"news"}); err == nil || err.Error() != `there is no upstream "news"` {
+	if _, err := groups.For("r", To{"news"}); err == nil || err.Error() != `there is no upstream "news"` {
 		t.Errorf("error %v", err)
-	}
-	if _, err := groups.For(To{"ws://b", "chat"}); err == nil {
-		t.Error("a name among URLs was taken")
 	}
 	_, err = NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}, TLS: TLS{CA: "/nowhere"}}})
 	if err == nil || !strings.HasPrefix(err.Error(), "upstream chat: ca: open /nowhere: ") {
 		t.Errorf("error %v", err)
-	}
-}
-
-func TestServersTakeTurns(t *testing.T) {
-	t.Parallel()
-	g, err := Groups(nil).For(To{"ws://a", "ws://b", "ws://c"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var mu sync.Mutex // guards the following
-	count := map[string]int{}
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for range 300 {
-				address := g.Pick().Address()
-				mu.Lock()
-				count[address]++
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	if count["a:80"] != 800 || count["b:80"] != 800 || count["c:80"] != 800 {
-		t.Errorf("%v, want 800 each", count)
-	}
-}
-
-func TestTheTurnOutlivesItsCounter(t *testing.T) {
-	t.Parallel()
-	g, err := Groups(nil).For(To{"ws://a", "ws://b"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.turn.Store(math.MaxUint32 - 1)
-	var got string
-	for range 4 {
-		got += g.Pick().Address()[:1]
-	}
-	if got != "abab" {
-		t.Errorf("the turn went %s", got)
 	}
 }

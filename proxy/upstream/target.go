@@ -19,6 +19,7 @@ import (
 
 // A Target is one server as a bridge reaches it. It is immutable.
 type Target struct {
+	key     string // the URL as it is written
 	group   string // the entry of upstreams that lists it; "" if a route does
 	network string // tcp or unix
 	address string // host:port, or the path of a socket
@@ -42,6 +43,15 @@ var schemes = map[string]struct {
 
 // parse reads `scheme://host:port/path?query`, `host:port`, or `unix:/path`.
 func parse(s string) (*Target, error) {
+	t, err := parseURL(s)
+	if err != nil {
+		return nil, err
+	}
+	t.key = s
+	return t, nil
+}
+
+func parseURL(s string) (*Target, error) {
 	if strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7F }) {
 		return nil, fmt.Errorf("%q holds white space", s)
 	}
@@ -264,6 +274,9 @@ func (t *Target) greet(ctx context.Context, conn net.Conn, preamble func(net.Con
 	}
 	return secure, nil
 }
+
+// Key names the target among those of its group.
+func (t *Target) Key() string { return t.key }
 
 // Address is where the target is, for logs.
 func (t *Target) Address() string { return t.address }

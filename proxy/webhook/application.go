@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strconv"
 	"strings"
@@ -46,7 +47,16 @@ type request struct {
 	url     *url.URL
 	body    []byte
 	timeout time.Duration // of one attempt
+
+	elsewhere func() (*url.URL, bool) // finds another server; nil: there is none
 }
+
+// An unreached is the error of an attempt that found no connection: nobody has seen the request.
+type unreached struct{ err error }
+
+func (u *unreached) Error() string { return u.err.Error() }
+
+func (u *unreached) Unwrap() error { return u.err }
 
 // A response is the answer to one attempt.
 type response struct {
@@ -115,7 +125,12 @@ func (a *application) exchange(ctx context.Context, r *request, attempt int) (re
 	if err := a.keys.sign(req.Header, r.id, time.Now(), r.body); err != nil {
 		return response{}, err
 	}
-	resp, err := a.transport.RoundTrip(req)
+	var reached atomic.Bool
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }}
+	resp, err := a.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	if err != nil && !reached.Load() {
+		return response{}, &unreached{err}
+	}
 	if err != nil {
 		return response{}, err
 	}

@@ -73,37 +73,77 @@ func (b *Bridge) Close() { b.current.Load().app.close() }
 // Open asks the application whether the client may come in.
 func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, error) {
 	now := b.current.Load()
-	target := now.Group.Pick()
-	to, err := endpoint(target, h)
-	if err != nil {
-		return nil, err
-	}
-	s := newSession(b, h, to)
-	r, err := s.request(now.options.Timeout, s.event(typeConnect, event{connecting: now.connecting(h)}))
-	if err != nil {
-		return nil, err
-	}
+	s := newSession(b, h)
+	asked := s.event(typeConnect, event{connecting: now.connecting(h)})
 	// An application that has been asked may say yes, and must then hear of the end: a client that leaves meanwhile does not
 	// interrupt the question.
-	resp, err := now.app.post(context.WithoutCancel(ctx), r, 1)
+	ctx = context.WithoutCancel(ctx)
+	by := time.Now().Add(now.options.Timeout)
+	lease, err := now.Group.Open(ctx, &h.Facts, func(ctx context.Context, target *upstream.Target) error {
+		r, err := s.question(h, target, time.Until(by), asked)
+		if err != nil {
+			return &upstream.Answer{Err: err}
+		}
+		resp, err := now.app.post(ctx, r, 1)
+		if err != nil && !errors.Is(err, errBusy) {
+			err = target.Fault(err)
+		}
+		if _, ok := errors.AsType[*unreached](err); ok {
+			return err
+		}
+		if err = s.answered(h, &resp, err); err != nil {
+			return &upstream.Answer{Err: err}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.lease, s.ways = lease, ways(now.Group, h)
+	return s, nil
+}
+
+// ways are where this client's requests would go at each server of a group, for when its own cannot be reached any more; nil if
+// there is no other.
+func ways(g *upstream.Group, h *proxy.Handshake) map[string]*url.URL {
+	targets := g.Targets()
+	if len(targets) < 2 {
+		return nil
+	}
+	found := make(map[string]*url.URL, len(targets))
+	for _, t := range targets {
+		if to, err := endpoint(t, h); err == nil {
+			found[t.Key()] = to
+		}
+	}
+	return found
+}
+
+// question is the request that asks one server.
+func (s *session) question(h *proxy.Handshake, target *upstream.Target, timeout time.Duration, asked event) (_ *request, err error) {
+	if s.url, err = endpoint(target, h); err != nil {
+		return nil, err
+	}
+	return s.request(timeout, asked)
+}
+
+// answered does what the application said of the client.
+func (s *session) answered(h *proxy.Handshake, resp *response, err error) error {
 	switch {
 	case errors.Is(err, errBusy):
-		return nil, &proxy.Refusal{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"1"}}, Reason: "busy", Err: err}
+		return &proxy.Refusal{Status: http.StatusServiceUnavailable, Header: http.Header{"Retry-After": {"1"}}, Reason: "busy", Err: err}
 	case err != nil:
-		return nil, target.Fault(err)
+		return err
 	case resp.status/100 == 4:
-		return nil, now.refusal(&resp)
+		return s.setup().refusal(resp)
 	case judge(resp.status) != done:
-		return nil, resp.err()
+		return resp.err()
 	}
 	answer, err := resp.reply()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := s.accept(h, answer); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s.accept(h, answer)
 }
 
 // endpoint is where this client's requests go. ws and wss mean http and https here. If there is no such place, the client is refused.
@@ -182,10 +222,10 @@ func (s *session) accept(h *proxy.Handshake, r reply) error {
 }
 
 // newSession is a session that nobody has accepted yet.
-func newSession(b *Bridge, h *proxy.Handshake, to *url.URL) *session {
+func newSession(b *Bridge, h *proxy.Handshake) *session {
 	now := time.Now()
 	s := &session{
-		bridge: b, url: to, log: h.Log, since: now,
+		bridge: b, log: h.Log, since: now,
 		connection: connection{
 			ID: h.ConnID, User: strings.Clone(h.User), ConnectedAt: stamp(now), PushURL: b.current.Load().PushURL,
 		},

@@ -13,7 +13,9 @@ import (
 func (b *Bridge) Plan(h *proxy.Handshake) (proxy.Plan, error) {
 	now := b.current.Load()
 	var plan proxy.Plan
-	for _, target := range now.Group.Targets() {
+	targets, how := now.Group.Plan(&h.Facts)
+	plan.Choice = how
+	for _, target := range targets {
 		to, err := endpoint(target, h)
 		if err != nil {
 			return plan, err

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -19,6 +20,10 @@ const (
 func (a *application) insist(ctx context.Context, log *slog.Logger, r *request) (response, error) {
 	for attempt := 1; ; attempt++ {
 		resp, err := a.post(ctx, r, attempt)
+		for err != nil && r.moves(err) {
+			log.Debug("server not reached, trying the next", "request", r.id, "next", r.url.Host, "error", err)
+			resp, err = a.post(ctx, r, attempt)
+		}
 		if err == nil && r.final(judge(resp.status)) {
 			return resp, nil
 		}
@@ -34,6 +39,18 @@ func (a *application) insist(ctx context.Context, log *slog.Logger, r *request) 
 			return response{}, fmt.Errorf("interrupted after %d attempts: %w", attempt, err)
 		}
 	}
+}
+
+// moves leads a request that has not reached its server to another one, if there is one that was not tried.
+func (r *request) moves(err error) bool {
+	if _, ok := errors.AsType[*unreached](err); !ok || r.elsewhere == nil {
+		return false
+	}
+	to, ok := r.elsewhere()
+	if ok {
+		r.url = to
+	}
+	return ok
 }
 
 // final tells whether a verdict ends a request. The end of a connection is told until it is taken: nobody waits for it, and

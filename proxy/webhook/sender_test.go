@@ -24,7 +24,7 @@ func newBridge(t testing.TB, to string, change func(*Options)) *Bridge {
 	if change != nil {
 		change(&o)
 	}
-	group, err := upstream.Groups(nil).For(o.To)
+	group, err := upstream.New(o.To.Own())
 	if err != nil {
 		t.Fatal(err)
 	}

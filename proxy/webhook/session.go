@@ -13,6 +13,7 @@ import (
 
 	"bridgehead/proxy"
 	"bridgehead/proxy/pump"
+	"bridgehead/proxy/upstream"
 	"bridgehead/ws"
 )
 
@@ -24,7 +25,9 @@ const closeTimeout = 15 * time.Second
 // requests. A full queue stops the reading of the socket.
 type session struct {
 	bridge     *Bridge
-	url        *url.URL
+	lease      *upstream.Lease
+	url        *url.URL            // where requests go
+	ways       map[string]*url.URL // where they would go at other servers, by the server's key
 	log        *slog.Logger
 	since      time.Time
 	connection connection // as of the handshake
@@ -56,11 +59,13 @@ func (s *session) Start(c *proxy.Client) {
 		s.mu.Unlock()
 	}
 	c.Go(func() { c.End(s.messages.Serve(s.take)) })
+	s.lease.Carry(c)
 }
 
 // Close ends the client's side and delivers what it had sent.
 func (s *session) Close(cause ws.Cause) {
 	defer s.stop()
+	defer s.lease.Release()
 	var hangUp sync.WaitGroup
 	defer hangUp.Wait()
 	if s.messages != nil {
@@ -89,7 +94,24 @@ func (s *session) request(timeout time.Duration, events ...event) (*request, err
 	if err != nil {
 		return nil, err
 	}
-	return &request{op: events[0].Type, id: requestID(events), url: s.url, body: body, timeout: timeout}, nil
+	r := &request{op: events[0].Type, id: requestID(events), url: s.url, body: body, timeout: timeout}
+	if s.ways != nil {
+		r.elsewhere = s.elsewhere(new(upstream.Tried))
+	}
+	return r, nil
+}
+
+// elsewhere leads the session to servers that were not tried before. From then on it stays there.
+func (s *session) elsewhere(tried *upstream.Tried) func() (*url.URL, bool) {
+	return func() (*url.URL, bool) {
+		for s.lease.Move(tried) {
+			if to := s.ways[s.lease.Target().Key()]; to != nil {
+				s.url = to
+				return to, true
+			}
+		}
+		return nil, false
+	}
 }
 
 // take queues a message of the client, and returns when the queue has room for another.

@@ -1,0 +1,52 @@
+package upstream
+
+import "bridgehead/hub"
+
+// A server is one of a group, with what is known of it. It lives on through reloads for as long as the configuration has its URL,
+// and after that until its last socket ends. The group's mutex guards what is not its key.
+type server struct {
+	key    string // its URL
+	target *Target
+	terms  terms
+	turn   float64             // how far round_robin owes it a socket
+	leases map[*Lease]struct{} // sockets, and handshakes that may become some
+}
+
+// terms are what the configuration says of a server beside its URL.
+type terms struct {
+	weight float64
+	limit  int // of sockets; 0: none
+	drain  bool
+}
+
+func newServer(t *Target, o Server) *server {
+	return &server{
+		key: t.key, target: t, leases: make(map[*Lease]struct{}),
+		terms: terms{weight: float64(max(o.Weight, 1)), limit: o.MaxConnections, drain: o.Drain},
+	}
+}
+
+// closedLocked tells why the server can take no client; "" if it can.
+func (s *server) closedLocked() string {
+	switch {
+	case s.terms.drain:
+		return "draining"
+	case s.terms.limit > 0 && len(s.leases) >= s.terms.limit:
+		return "full"
+	}
+	return ""
+}
+
+// loadLocked is how busy the server would be with one more socket.
+func (s *server) loadLocked() float64 { return float64(len(s.leases)+1) / s.terms.weight }
+
+// takeOutLocked gives the sockets of a server that is to have none. Each is given once.
+func (s *server) takeOutLocked() (open []hub.Conn) {
+	for l := range s.leases {
+		if l.conn != nil && !l.leaving {
+			l.leaving = true
+			open = append(open, l.conn)
+		}
+	}
+	return open
+}

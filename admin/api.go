@@ -20,6 +20,7 @@ type Config struct {
 	AdminTokens []Token                                 // who may use the listener for operators; none: clients on this machine
 	PushTokens  []Token                                 // who may use the listener for applications; none: clients on this machine
 	Reload      func(dryRun bool) (diff any, err error) // reads the configuration again, or tells what that would change
+	Upstreams   func() any                              // what is known of the servers behind the routes
 	Ready       func() error                            // why no sockets are taken, such as a drain; nil, or an answer of nil, is ready
 	Version     string                                  // of the program
 }
@@ -49,6 +50,7 @@ func (a *API) operatorCalls() []call {
 		{"GET", "/healthz", anybody, "200 while the program runs", a.health},
 		{"GET", "/readyz", anybody, "200, or 503 with the reason why no sockets are taken", a.ready},
 		{"GET", "/metrics", roleRead, "Prometheus metrics", a.metrics},
+		{"GET", "/v1/upstreams", roleRead, "the servers behind the routes, and how they are", a.upstreams},
 		{"POST", "/v1/reload", roleAdmin, "read the configuration again: ?dry_run=true tells what would change", a.reload},
 	}
 }
@@ -86,6 +88,10 @@ func (a *API) ready(w http.ResponseWriter, _ *http.Request, _ *caller) error {
 func (a *API) metrics(w http.ResponseWriter, r *http.Request, _ *caller) error {
 	a.Metrics.Handler().ServeHTTP(w, r)
 	return nil
+}
+
+func (a *API) upstreams(w http.ResponseWriter, _ *http.Request, _ *caller) error {
+	return answer(w, http.StatusOK, map[string]any{"servers": a.Upstreams()})
 }
 
 // reload answers with what has changed, or would change. A configuration that cannot be used is 422; the one before goes on.

@@ -56,6 +56,7 @@ func (p *plan) planFronts() error {
 	s, c := p.server, p.config
 	api := admin.Config{
 		Hub: s.hub, Metrics: s.metrics, Log: s.log, Version: s.version, Ready: s.ready, AdminTokens: c.Admin.Tokens, Reload: s.reloadCall,
+		Upstreams: s.upstreams,
 	}
 	operators := &front{name: "admin", options: c.Admin}
 	err := p.planFront(operators, c.Admin.Address, admin.Listen, func() { s.private(operators, admin.New(api).Admin()) })

@@ -99,7 +99,7 @@ func (p *plan) planCerts() (err error) {
 
 // planGroups keeps a group of servers under its name: what it counts goes on.
 func (p *plan) planGroups() (err error) {
-	if p.fresh, err = upstream.NewGroups(p.config.Groups()); err != nil {
+	if p.fresh, err = upstream.NewGroups(p.config.Groups(), p.server.log); err != nil {
 		return err
 	}
 	p.groups = maps.Clone(p.fresh)

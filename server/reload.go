@@ -103,6 +103,9 @@ func (s *Server) commit(p *plan) {
 	was := s.now.Swap(p.generation)
 	s.change(was.fronts, p.fronts)
 	was.release(p.generation)
+	if s.started {
+		s.watch(p.groups)
+	}
 	if s.source.Level != nil {
 		_ = s.source.Level.UnmarshalText([]byte(p.config.Log.Level)) // the configuration has checked it
 	}

@@ -20,6 +20,7 @@ import (
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
 	"bridgehead/proxy/pump"
+	"bridgehead/proxy/upstream"
 	certs "bridgehead/tls"
 	"bridgehead/ws"
 )
@@ -49,6 +50,7 @@ type Server struct {
 
 	reloading sync.Mutex // guards the following; held while a reload is made
 	started   bool
+	watching  map[*upstream.Group]context.CancelFunc
 	source    Source
 	stopped   context.Context // ends with the program
 	stop      context.CancelFunc
@@ -60,8 +62,10 @@ func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		version: version, log: log, hub: hub.New(), metrics: metrics.New(version), limits: policy.NewStore(maxLimiterKeys),
 		capacity: policy.NewCapacity(0), mends: seldom.New(), node: strings.ToLower(rand.Text()[:5]),
+		watching: make(map[*upstream.Group]context.CancelFunc),
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
+	s.metrics.Upstreams(s.samples)
 	s.now.Store(&generation{config: new(config.Config)})
 	var err error
 	if s.loops, err = newLoops(c); err != nil {
@@ -99,6 +103,29 @@ func (s *Server) Start() {
 	s.started = true
 	for _, f := range s.now.Load().fronts {
 		s.serve(f)
+	}
+	s.watch(s.now.Load().groups)
+}
+
+// watch has those groups watched that want to be, and no others.
+func (s *Server) watch(groups upstream.Groups) {
+	wanted := make(map[*upstream.Group]bool)
+	for _, g := range groups {
+		if !g.Watched() {
+			continue
+		}
+		wanted[g] = true
+		if s.watching[g] == nil {
+			ctx, cancel := context.WithCancel(s.stopped)
+			s.watching[g] = cancel
+			s.serving.Go(func() { g.Watch(ctx) })
+		}
+	}
+	for g, stop := range s.watching {
+		if !wanted[g] {
+			stop()
+			delete(s.watching, g)
+		}
 	}
 }
 

@@ -26,7 +26,9 @@ func nobody(t *testing.T) string {
 // What cannot serve at all is left for the next server; what a server decided is the client's answer.
 func TestFailover(t *testing.T) {
 	t.Parallel()
-	status := func(s string) func(*net.TCPConn, string) { return hangsUp("HTTP/1.1 " + s + "\r\nContent-Length: 0\r\n\r\n") }
+	status := func(s string) func(*net.TCPConn, string) {
+		return hangsUp("HTTP/1.1 " + s + "\r\nContent-Length: 0\r\n\r\n")
+	}
 	for name, c := range map[string]struct {
 		first  func(*net.TCPConn, string) // nil: it is not there
 		status int                        // that the client sees; 101: the second server's

@@ -27,6 +27,8 @@ func group(t testing.TB, balance string, servers ...Server) *Group {
 	return g
 }
 
+var errTest = errors.New("test")
+
 func opens(context.Context, *Target) error { return nil }
 
 // fill opens n sockets and tells how many each server has got. They stay open.
@@ -328,14 +330,14 @@ func TestALeaseMoves(t *testing.T) {
 	g := group(t, roundRobin, Server{URL: "tcp://a:1"}, Server{URL: "tcp://b:1"}, Server{URL: "tcp://c:1", Drain: true})
 	_, leases := fill(t, g, 1)
 	l, tried := leases[0], new(Tried)
-	if !l.Move(tried) || l.Target().Address() != "b:1" || len(g.servers[0].leases) != 0 || len(g.servers[1].leases) != 1 {
+	if !l.Move(tried, errTest) || l.Target().Address() != "b:1" || len(g.servers[0].leases) != 0 || len(g.servers[1].leases) != 1 {
 		t.Errorf("the lease is at %s", l.Target())
 	}
-	if l.Move(tried) || l.Target().Address() != "b:1" {
+	if l.Move(tried, errTest) || l.Target().Address() != "b:1" {
 		t.Errorf("there was no other server, and the lease is at %s", l.Target())
 	}
 	l.Release()
-	if !l.Move(new(Tried)) || len(g.servers[0].leases) != 0 {
+	if !l.Move(new(Tried), errTest) || len(g.servers[0].leases) != 0 {
 		t.Error("a lease that was given back counts again")
 	}
 }

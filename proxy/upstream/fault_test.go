@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -60,7 +61,7 @@ func TestTheErrorNamesTheMend(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
-			groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: c.url(t)}}, TLS: c.options}})
+			groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: c.url(t)}}, TLS: c.options}}, slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)
 			}

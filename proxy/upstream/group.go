@@ -5,10 +5,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"bridgehead/hub"
 	"bridgehead/internal/yamlpos"
@@ -73,10 +76,13 @@ func CheckURL(s string, schemes ...string) error {
 // A Group is a set of servers that do the same. It is safe for use by many, and lives through reloads: see [Group.Adopt].
 type Group struct {
 	name string // the entry of upstreams, or the key of a route's own group
+	log  *slog.Logger
+	wake chan struct{} // holds one element when the watcher is to look again
 
 	mu      sync.Mutex // guards the following, and the fields of servers that say so
 	rules   rules
 	servers []*server
+	refused uint64 // clients for which there was no server
 }
 
 // rules are what the options say of the group as a whole.
@@ -84,18 +90,23 @@ type rules struct {
 	balance string
 	hash    policy.Value
 	retries int
+	health  *Health // nil: nobody asks
+	eject   Eject
 	tls     *tls.Config
 }
 
 // New builds a group. It reads the files that the TLS options name.
-func New(o Options) (*Group, error) { return newGroup("", o) }
+func New(o Options) (*Group, error) { return newGroup("", o, slog.New(slog.DiscardHandler)) }
 
-func newGroup(name string, o Options) (*Group, error) {
+func newGroup(name string, o Options, log *slog.Logger) (*Group, error) {
 	base, err := o.TLS.config()
 	if err != nil {
 		return nil, err
 	}
-	g := &Group{name: name, rules: rules{balance: o.Balance, retries: o.Retries, tls: base}}
+	g := &Group{
+		name: name, log: log.With("upstream", name), wake: make(chan struct{}, 1),
+		rules: rules{balance: o.Balance, retries: o.Retries, health: o.Health, eject: o.Eject, tls: base},
+	}
 	if o.Balance == hashing {
 		if g.rules.hash, err = policy.ParseValue(o.Hash); err != nil {
 			return nil, fmt.Errorf("hash: %w", err)
@@ -127,10 +138,17 @@ func (g *Group) Adopt(next *Group) (leaving []hub.Conn) {
 		before[s.key] = s
 	}
 	now := make([]*server, len(next.servers))
+	same := reflect.DeepEqual(g.rules.health, next.rules.health)
 	for i, s := range next.servers {
 		if kept := before[s.key]; kept != nil {
 			kept.target, kept.terms = s.target, s.terms
 			s = kept
+		}
+		if next.rules.health == nil { // what nobody asks for any more does not hold
+			s.down, s.streak = false, 0
+		}
+		if !same {
+			s.askAgain = time.Time{}
 		}
 		now[i] = s
 		delete(before, s.key)
@@ -144,6 +162,7 @@ func (g *Group) Adopt(next *Group) (leaving []hub.Conn) {
 		}
 	}
 	g.rules, g.servers = next.rules, now
+	g.wakeUp()
 	return leaving
 }
 
@@ -165,11 +184,12 @@ func (t *Target) secure(base *tls.Config) {
 // Groups are the named groups of a configuration.
 type Groups map[string]*Group
 
-// NewGroups builds all entries of the section `upstreams`, and the groups that routes have of their own under the keys of [Key].
-func NewGroups(entries map[string]Options) (Groups, error) {
+// NewGroups builds all entries of the section `upstreams`, and the groups that routes have of their own under the keys of
+// [Key]. What changes about their servers goes to log.
+func NewGroups(entries map[string]Options, log *slog.Logger) (Groups, error) {
 	groups := make(Groups, len(entries))
 	for name, o := range entries {
-		g, err := newGroup(name, o)
+		g, err := newGroup(name, o, log)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", name, err)
 		}

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"cmp"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -83,6 +84,13 @@ func TestValidate(t *testing.T) {
 		{"a hash that is not used", group(Options{Servers: good, Hash: "user"}), []string{"at.hash: is not used"}},
 		{"a hash of no value", group(Options{Servers: good, Balance: hashing, Hash: "client.port"}), []string{"at.hash: "}},
 		{"a hash of a capture", group(Options{Servers: good, Balance: hashing, Hash: "room"}), nil},
+		{"a check of no kind", group(Options{Servers: good, Health: &Health{Interval: 1, Healthy: 1}}),
+			[]string{"at.health: has 0 of", "at.health.interval: ", "at.health.timeout: ", "at.health.unhealthy: "}},
+		{"a check of two kinds", group(Options{Servers: good, Health: well(func(h *Health) { h.HTTP = "/x" })}), []string{"at.health: has 2 of"}},
+		{"a check of no path", group(Options{Servers: good, Health: well(func(h *Health) { h.TCP, h.HTTP = false, "x y" })}), []string{"at.health.http: "}},
+		{"a check", group(Options{Servers: good, Health: well(nil)}), nil},
+		{"bad ejections", group(Options{Servers: good, Eject: Eject{Failures: -1, Time: 2, MaxTime: 1}}), []string{"at.eject.failures", "at.eject.max_time"}},
+		{"ejections for no time", group(Options{Servers: good, Eject: Eject{Failures: 1}}), []string{"at.eject.time"}},
 		{"half a client certificate", group(Options{Servers: good, TLS: TLS{Cert: "c"}}), []string{"at.tls: cert and key"}},
 		{"its other half", group(Options{Servers: good, TLS: TLS{Key: "k"}}), []string{"at.tls: cert and key"}},
 		{"a file that is not there is not looked for", group(Options{Servers: good, TLS: TLS{CA: "/nowhere"}}), nil},
@@ -108,10 +116,20 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// well are the options of a check by tcp, changed.
+func well(change func(*Health)) *Health {
+	h := DefaultHealth()
+	h.TCP = true
+	if change != nil {
+		change(&h)
+	}
+	return &h
+}
+
 func TestGroupsAreFoundByNameOrRoute(t *testing.T) {
 	t.Parallel()
 	own := To{"ws://b", "ws://c", "ws://b"}
-	groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}}, Key("r", own): own.Own()})
+	groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}}, Key("r", own): own.Own()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,7 +143,7 @@ func TestGroupsAreFoundByNameOrRoute(t *testing.T) {
 	if _, err := groups.For("r", To{"news"}); err == nil || err.Error() != `there is no upstream "news"` {
 		t.Errorf("error %v", err)
 	}
-	_, err = NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}, TLS: TLS{CA: "/nowhere"}}})
+	_, err = NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}, TLS: TLS{CA: "/nowhere"}}}, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.HasPrefix(err.Error(), "upstream chat: ca: open /nowhere: ") {
 		t.Errorf("error %v", err)
 	}

@@ -51,6 +51,7 @@ type Lease struct {
 	target  *Target  // the server's, as the configuration had it when the lease came there
 	conn    hub.Conn // nil before Carry
 	leaving bool     // the socket was given to who ends it
+	trial   bool     // the server was left alone before
 }
 
 // Target is how to reach the server.
@@ -79,16 +80,29 @@ func (l *Lease) Carry(c hub.Conn) {
 func (l *Lease) Release() {
 	l.group.mu.Lock()
 	defer l.group.mu.Unlock()
-	delete(l.server.leases, l)
+	l.server.letGoLocked(l)
 }
+
+// Well tells whether the server is neither down nor left alone.
+func (l *Lease) Well() bool {
+	l.group.mu.Lock()
+	defer l.group.mu.Unlock()
+	return !l.server.down && l.server.until.IsZero()
+}
+
+// Reached tells that the server has answered.
+func (l *Lease) Reached() { l.group.succeed(l) }
 
 // Tried are servers that could not be reached for one purpose. The zero value is none.
 type Tried struct{ servers []*server }
 
-// Move moves the lease to another server than its own, which could not be reached, and than those tried before. It is false if the
+// Move moves the lease to another server than its own, which could not be reached because of err, if that is not nil, and than those tried before. It is false if the
 // group has no other, or does not allow that many retries; then the lease stays where it is.
-func (l *Lease) Move(tried *Tried) bool {
+func (l *Lease) Move(tried *Tried, err error) bool {
 	g := l.group
+	if err != nil {
+		g.fail(l, err)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	tried.servers = append(tried.servers, l.server)
@@ -100,11 +114,11 @@ func (l *Lease) Move(tried *Tried) bool {
 		return false
 	}
 	_, held := l.server.leases[l]
-	delete(l.server.leases, l)
+	l.server.letGoLocked(l)
 	l.server = g.rules.choose(free, l.key)
 	l.target = l.server.target
 	if held {
-		l.server.leases[l] = struct{}{}
+		l.server.takeLocked(l)
 	}
 	return true
 }
@@ -124,15 +138,24 @@ func (g *Group) Open(ctx context.Context, f *policy.Facts, try func(context.Cont
 			return nil, err
 		}
 		more = more && len(tried) < retries
-		if failed = lease.try(ctx, more, try); failed == nil {
+		failed = lease.try(ctx, more, try)
+		answer, answered := errors.AsType[*Answer](failed)
+		gone := errors.Is(ctx.Err(), context.Canceled)
+		switch {
+		case failed == nil || answered:
+			g.succeed(lease)
+		case !gone:
+			g.fail(lease, failed)
+		}
+		switch {
+		case failed == nil:
 			return lease, nil
-		}
-		if answer, ok := errors.AsType[*Answer](failed); ok {
+		case answered:
 			return nil, answer.Err
-		}
-		if !more || ctx.Err() != nil {
+		case !more || ctx.Err() != nil:
 			return nil, failed
 		}
+		g.log.Debug("trying the next server", "failed", lease.server.name(), "error", failed)
 		tried = append(tried, lease.server)
 	}
 }
@@ -151,19 +174,23 @@ func (g *Group) lease(key string, tried []*server) (_ *Lease, more bool, _ error
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	free, why := g.freeLocked(tried)
+	if len(free) == 0 && len(tried) == 0 {
+		g.refused++
+	}
 	if len(free) == 0 {
 		return nil, false, &Unavailable{g.label(), why}
 	}
 	s := g.rules.choose(free, key)
 	l := &Lease{target: s.target, group: g, server: s, key: key}
-	s.leases[l] = struct{}{}
+	s.takeLocked(l)
 	return l, len(free) > 1, nil
 }
 
 // freeLocked are the servers that can take a client and are none of those tried. why counts the others that cannot.
 func (g *Group) freeLocked(tried []*server) (free []*server, why map[string]int) {
+	now := time.Now()
 	for _, s := range g.servers {
-		if closed := s.closedLocked(); closed != "" {
+		if closed := s.closedLocked(now); closed != "" {
 			if why == nil {
 				why = make(map[string]int)
 			}

@@ -19,6 +19,10 @@ type Options struct {
 	// How many further servers are tried when one cannot be reached, breaks off the handshake or answers it with 502, 503 or 504; all
 	// within the time of `connect`, of which each but the last may use half of what is left. Never after the client has its socket.
 	Retries int `yaml:"retries"`
+	// Asks the servers at intervals whether they are well. Default: nobody asks; what sockets meet tells.
+	Health *Health `yaml:"health"`
+	// Leaves a server alone for a while that fails again and again. A server that is the only one of its group is never left alone.
+	Eject Eject `yaml:"eject"`
 	// How to speak TLS to servers whose URL asks for it: `wss`, `https` or `tls`.
 	TLS TLS `yaml:"tls"`
 }
@@ -35,8 +39,46 @@ type Server struct {
 	Drain bool `yaml:"drain"`
 }
 
+// Health says how servers are asked whether they are well: by one of `tcp`, `http` and `websocket`. A server that is down gets no
+// new sockets, and keeps those it has. When all are down, clients are answered 503 at once.
+type Health struct {
+	// A server is well when it takes a connection, with TLS where its URL asks for it.
+	TCP bool `yaml:"tcp"`
+	// A path. A server is well when it answers a GET of it with 2xx.
+	HTTP string `yaml:"http"`
+	// A path. A server is well when it takes a WebSocket handshake there, and answers a ping.
+	WebSocket string `yaml:"websocket"`
+	// How often each server is asked; the moments are spread.
+	Interval time.Duration `yaml:"interval"`
+	// How long the answer may take.
+	Timeout time.Duration `yaml:"timeout"`
+	// How many good answers in a row bring a server that is down back.
+	Healthy int `yaml:"healthy"`
+	// How many bad ones in a row take it down.
+	Unhealthy int `yaml:"unhealthy"`
+}
+
+// Eject says when a server is left alone for what sockets meet at it: failures to connect, and handshakes that it breaks off or answers
+// with 502, 503 or 504.
+type Eject struct {
+	// How many failures in a row, without a success between them; `0` never leaves a server alone.
+	Failures int `yaml:"failures"`
+	// For how long, the first time. Then one client tries: if it fails too, the time is doubled. A good answer to a check of `health`
+	// ends it at once.
+	Time time.Duration `yaml:"time"`
+	// The longest time. When no other server is left, it is one second.
+	MaxTime time.Duration `yaml:"max_time"`
+}
+
 // DefaultOptions are the values of keys that are not given.
-func DefaultOptions() Options { return Options{Balance: roundRobin, Retries: 3} }
+func DefaultOptions() Options {
+	return Options{Balance: roundRobin, Retries: 3, Eject: Eject{Failures: 5, Time: 5 * time.Second, MaxTime: time.Minute}}
+}
+
+// DefaultHealth are the values of keys that are not given.
+func DefaultHealth() Health {
+	return Health{Interval: 5 * time.Second, Timeout: 2 * time.Second, Healthy: 1, Unhealthy: 2}
+}
 
 // DefaultServer are the values of keys that are not given.
 func DefaultServer() Server { return Server{Weight: 1} }

@@ -1,6 +1,19 @@
 package upstream
 
-import "bridgehead/hub"
+import (
+	"time"
+
+	"bridgehead/hub"
+)
+
+// The states of a server; the others than up take no clients.
+const (
+	stateUp       = "up"
+	stateDown     = "down"
+	stateEjected  = "ejected"
+	stateDraining = "draining"
+	stateFull     = "full"
+)
 
 // A server is one of a group, with what is known of it. It lives on through reloads for as long as the configuration has its URL,
 // and after that until its last socket ends. The group's mutex guards what is not its key.
@@ -10,7 +23,12 @@ type server struct {
 	terms  terms
 	turn   float64             // how far round_robin owes it a socket
 	leases map[*Lease]struct{} // sockets, and handshakes that may become some
+	health
+	counts
 }
+
+// counts only grow.
+type counts struct{ opened, failed, ejections, probed, probesFailed uint64 }
 
 // terms are what the configuration says of a server beside its URL.
 type terms struct {
@@ -27,12 +45,16 @@ func newServer(t *Target, o Server) *server {
 }
 
 // closedLocked tells why the server can take no client; "" if it can.
-func (s *server) closedLocked() string {
+func (s *server) closedLocked(now time.Time) string {
 	switch {
 	case s.terms.drain:
-		return "draining"
+		return stateDraining
+	case s.down:
+		return stateDown
+	case s.ejectedLocked(now):
+		return stateEjected
 	case s.terms.limit > 0 && len(s.leases) >= s.terms.limit:
-		return "full"
+		return stateFull
 	}
 	return ""
 }

@@ -1,12 +1,18 @@
 package upstream
 
 import (
+	"strings"
+	"time"
+
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
 )
 
 // maxWeight keeps weights in a range where their sums and quotients are exact.
 const maxWeight = 1000
+
+// minInterval is the least time between two questions to one server.
+const minInterval = 100 * time.Millisecond
 
 // Validate reports what cannot work. It looks and never acts.
 func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
@@ -24,11 +30,55 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 		}
 	}
 	o.validateBalance(at, p)
+	if o.Health != nil {
+		o.Health.validate(at.Key("health"), p)
+	}
+	o.Eject.validate(at.Key("eject"), p)
 	if o.Retries < 0 {
 		p.Add(at.Key("retries"), "must not be negative; 0 tries one server alone")
 	}
 	if (o.TLS.Cert == "") != (o.TLS.Key == "") {
 		p.Add(at.Key("tls"), "cert and key belong together: give both or none")
+	}
+}
+
+func (h *Health) validate(at yamlpos.Path, p *yamlpos.Problems) {
+	ways := 0
+	for _, set := range []bool{h.TCP, h.HTTP != "", h.WebSocket != ""} {
+		if set {
+			ways++
+		}
+	}
+	if ways != 1 {
+		p.Add(at, "has %d of tcp, http and websocket: say one way to ask, such as tcp: true or http: /healthz", ways)
+	}
+	for key, path := range map[string]string{"http": h.HTTP, "websocket": h.WebSocket} {
+		if path != "" && (path[0] != '/' || strings.ContainsFunc(path, func(r rune) bool { return r <= ' ' || r >= 0x7F })) {
+			p.Add(at.Key(key), "%q is no path: it begins with a slash and holds no white space", path)
+		}
+	}
+	if h.Interval < minInterval {
+		p.Add(at.Key("interval"), "must be %s at least, else asking is all that the servers do", minInterval)
+	}
+	if h.Timeout <= 0 {
+		p.Add(at.Key("timeout"), "must be positive: a silent server would be asked for ever")
+	}
+	for key, n := range map[string]int{"healthy": h.Healthy, "unhealthy": h.Unhealthy} {
+		if n < 1 {
+			p.Add(at.Key(key), "must be 1 at least")
+		}
+	}
+}
+
+func (e *Eject) validate(at yamlpos.Path, p *yamlpos.Problems) {
+	if e.Failures < 0 {
+		p.Add(at.Key("failures"), "must not be negative; 0 never leaves a server alone")
+	}
+	if e.Failures > 0 && e.Time <= 0 {
+		p.Add(at.Key("time"), "must be positive; to leave no server alone write failures: 0")
+	}
+	if e.MaxTime < e.Time {
+		p.Add(at.Key("max_time"), "must not be less than time, %s", e.Time)
 	}
 }
 

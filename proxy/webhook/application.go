@@ -48,7 +48,7 @@ type request struct {
 	body    []byte
 	timeout time.Duration // of one attempt
 
-	elsewhere func() (*url.URL, bool) // finds another server; nil: there is none
+	elsewhere func(error) (*url.URL, bool) // finds another server; nil: there is none
 }
 
 // An unreached is the error of an attempt that found no connection: nobody has seen the request.

@@ -46,7 +46,7 @@ func (r *request) moves(err error) bool {
 	if _, ok := errors.AsType[*unreached](err); !ok || r.elsewhere == nil {
 		return false
 	}
-	to, ok := r.elsewhere()
+	to, ok := r.elsewhere(err)
 	if ok {
 		r.url = to
 	}

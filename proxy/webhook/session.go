@@ -94,17 +94,21 @@ func (s *session) request(timeout time.Duration, events ...event) (*request, err
 	if err != nil {
 		return nil, err
 	}
+	elsewhere := s.elsewhere(new(upstream.Tried))
+	if s.lease != nil && !s.lease.Well() {
+		elsewhere(nil)
+	}
 	r := &request{op: events[0].Type, id: requestID(events), url: s.url, body: body, timeout: timeout}
 	if s.ways != nil {
-		r.elsewhere = s.elsewhere(new(upstream.Tried))
+		r.elsewhere = elsewhere
 	}
 	return r, nil
 }
 
 // elsewhere leads the session to servers that were not tried before. From then on it stays there.
-func (s *session) elsewhere(tried *upstream.Tried) func() (*url.URL, bool) {
-	return func() (*url.URL, bool) {
-		for s.lease.Move(tried) {
+func (s *session) elsewhere(tried *upstream.Tried) func(error) (*url.URL, bool) {
+	return func(err error) (*url.URL, bool) {
+		for s.ways != nil && s.lease.Move(tried, err) {
 			if to := s.ways[s.lease.Target().Key()]; to != nil {
 				s.url = to
 				return to, true
@@ -211,6 +215,7 @@ func (s *session) deliver(batch []event) ([]action, error) {
 	if err != nil {
 		return nil, ws.Cause{Kind: ws.BackendFailed, Err: err}
 	}
+	s.lease.Reached()
 	switch judge(resp.status) {
 	case done:
 		return s.asked(r, &resp), nil

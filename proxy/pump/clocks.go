@@ -24,7 +24,7 @@ type clocks struct {
 	share   float64 // how much of the lifetime this socket lives, so that sockets do not end together
 	active  time.Time
 	closeBy time.Time // zero: no closing handshake is under way
-	closing ws.Cause
+	closing *ws.Cause // what the socket then ends with
 }
 
 // begin starts the clocks.
@@ -51,7 +51,7 @@ func (c *clocks) closeAt(by time.Time, cause ws.Cause) bool {
 	if !c.closeBy.IsZero() {
 		return false
 	}
-	c.closeBy, c.closing = by, cause
+	c.closeBy, c.closing = by, &cause
 	return true
 }
 
@@ -100,7 +100,7 @@ func (c *clocks) deadlines(now time.Time, o *Options) (cause ws.Cause, next time
 		cause = cmpOr(cause, then)
 	}
 	if !c.closeBy.IsZero() { // the socket is ending, and by this cause
-		deadline(c.closeBy, c.closing)
+		deadline(c.closeBy, *c.closing)
 		return cause, next
 	}
 	if o.Idle > 0 {

@@ -59,7 +59,7 @@ func (l *Loops) link(s *Socket, to Backend) (Link, bool) {
 	link := newLoopLink(l.reactor.Pick(), s, to)
 	for i := range link.ends {
 		below[i].Close() // the loop has a duplicate
-		link.ends[i].fd, link.ends[i].secure = fds[i], secure[i]
+		link.ends[i].fd, link.ends[i].secure = int32(fds[i]), secure[i]
 		if secure[i] != nil {
 			secure[i].wire.enter()
 			secure[i].more = true // what crypto/tls has read already is no event
@@ -97,7 +97,7 @@ type loopEnd struct {
 	cut    text    // of a stream
 	out    *output // nil: nothing waits
 	secure *secure // nil: no TLS
-	fd     int     // before it is on the loop
+	fd     int32   // before it is on the loop
 
 	stream    bool // no frames go out: every place is a boundary
 	atFrame   bool // what was taken for it so far ends at a frame boundary
@@ -128,8 +128,8 @@ func newLoopLink(loop *reactor.Loop, s *Socket, to Backend) *loopLink {
 // Start is Link's.
 func (l *loopLink) Start() {
 	if !l.loop.Post(l, l.begin) {
-		reactor.Discard(l.ends[client].fd)
-		reactor.Discard(l.ends[backend].fd)
+		reactor.Discard(int(l.ends[client].fd))
+		reactor.Discard(int(l.ends[backend].fd))
 		l.socket.End(stopped)
 	}
 }
@@ -140,8 +140,8 @@ var stopped = ws.Cause{Kind: ws.ShuttingDown}
 func (l *loopLink) begin() {
 	for i := range l.ends {
 		e := &l.ends[i]
-		if err := l.loop.Add(&e.Socket, e.fd, l); err != nil {
-			reactor.Discard(e.fd)
+		if err := l.loop.Add(&e.Socket, int(e.fd), l); err != nil {
+			reactor.Discard(int(e.fd))
 			e.ended, e.over, e.closed, e.failed = true, true, true, true
 			l.lost(e, err, false)
 		}

@@ -142,15 +142,15 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 // A session is one client's upstream connection.
 type session struct {
 	lease *upstream.Lease
-	conn  net.Conn
-	early []byte // what the server sent behind its 101
+	conn  net.Conn // nil when there is a link, whose it is
+	early []byte   // what the server sent behind its 101
 	link  pump.Link
 }
 
 // Start joins the two sockets.
 func (s *session) Start(c *proxy.Client) {
 	s.link = pump.NewLink(&c.Socket, pump.Backend{Conn: s.conn, Early: s.early})
-	s.early = nil
+	s.conn, s.early = nil, nil
 	s.link.Start()
 	c.Attach(s.link)
 	s.lease.Carry(c)

@@ -50,7 +50,7 @@ func (b *Bridge) session(conn net.Conn) proxy.Session {
 	if b.options.Framing == "line" {
 		return newLines(conn, b.opcode(), b.options.Close.Linger)
 	}
-	return &raw{conn: conn, backend: pump.Backend{Conn: conn, Stream: true, Message: b.opcode(), Linger: b.options.Close.Linger}}
+	return &raw{backend: &pump.Backend{Conn: conn, Stream: true, Message: b.opcode(), Linger: b.options.Close.Linger}}
 }
 
 // leased is a session that counts at its server until it is closed.
@@ -94,14 +94,14 @@ func (b *Bridge) opcode() ws.Opcode {
 
 // raw is a session whose payload passes in flight.
 type raw struct {
-	conn    net.Conn
-	backend pump.Backend
+	backend *pump.Backend // nil when there is a link
 	link    pump.Link
 }
 
 // Start joins the socket and the stream.
 func (s *raw) Start(c *proxy.Client) {
-	s.link = pump.NewLink(&c.Socket, s.backend)
+	s.link = pump.NewLink(&c.Socket, *s.backend)
+	s.backend = nil
 	s.link.Start()
 	c.Attach(s.link)
 }
@@ -109,7 +109,7 @@ func (s *raw) Start(c *proxy.Client) {
 // Close ends both sides.
 func (s *raw) Close(cause ws.Cause) {
 	if s.link == nil {
-		s.conn.Close()
+		s.backend.Conn.Close()
 		return
 	}
 	s.link.Close(cause)

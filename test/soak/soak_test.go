@@ -1,0 +1,474 @@
+// Package soak lets thousands of sockets live and die in a server of this process, and looks whether anything is left of them:
+//
+//	SOAK_LIVES=200000 go test -timeout 0 -run Soak ./test/soak
+//	SOAK_DRIVER=goroutines go test ./test/soak
+package soak
+
+import (
+	"cmp"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+
+	"bridgehead/config"
+	"bridgehead/internal/leak"
+	"bridgehead/server"
+)
+
+func TestMain(m *testing.M) { leak.Main(m) }
+
+const (
+	patience = 60 * time.Second
+	atOnce   = 100 // lives
+)
+
+// A world is a server with backends of both kinds.
+type world struct {
+	t       *testing.T
+	server  *server.Server
+	reloads atomic.Int64
+	done    atomic.Int64 // lives that ended as they should
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "bh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &world{t: t}
+	text := `
+state: ` + dir + `
+certificates: {internal: true}
+driver: ` + cmp.Or(os.Getenv("SOAK_DRIVER"), "auto") + `
+listeners: [{name: ws, address: "127.0.0.1:0"}, {name: wss, address: "127.0.0.1:0", tls: true}]
+admin: {address: "127.0.0.1:0"}
+defaults:
+  limits: [{per: client.ip, messages: %d000000/s, bytes: 1GiB/s}]
+  socket: {ping: 1s, pong: 60s, write_timeout: 60s, close_timeout: 5s}
+routes:
+  - {name: relay, path: /relay, websocket: {to: "ws://` + serve(t, relayed) + `", connect: {timeout: 60s}}}
+  - {name: stream, path: /stream, tcp: {to: "` + serve(t, streamed) + `", close: {linger: 60s}, connect: {timeout: 60s}}}
+`
+	load := func() (*config.Config, []config.Warning, error) {
+		return config.Parse("soak.yaml", fmt.Appendf(nil, text, 1+w.reloads.Add(1)%9), func(string) (string, bool) { return "", false })
+	}
+	c, _, err := load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w.server, err = server.New(c, "soak", slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
+	w.server.ReloadFrom(server.Source{Load: load})
+	w.server.Start()
+	t.Cleanup(w.server.Stop)
+	return w
+}
+
+// serve hands every connection to a backend.
+func serve(t *testing.T, backend func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() { defer conn.Close(); backend(conn) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return l.Addr().String()
+}
+
+// kill ends a connection as the end of its process would in the worst case.
+func kill(conn net.Conn) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
+}
+
+// relayed is a WebSocket that echoes, and does what it is told: `die`, or `flood N` for N numbered messages.
+func relayed(conn net.Conn) {
+	l := &once{conn: make(chan net.Conn, 1), closed: make(chan struct{})}
+	l.conn <- conn
+	var upgrader websocket.Upgrader
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer l.Close()
+		ws, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			return
+		}
+		defer ws.Close()
+		answerPings(ws)
+		for {
+			kind, data, err := ws.ReadMessage()
+			if err != nil {
+				return
+			}
+			word, number, _ := strings.Cut(string(data[:min(len(data), 20)]), " ")
+			switch word {
+			case "die":
+				kill(ws.NetConn())
+				return
+			case "flood":
+				n, _ := strconv.Atoi(number)
+				for i := range n {
+					if ws.WriteMessage(websocket.BinaryMessage, numbered(i, 10_000)) != nil {
+						return
+					}
+				}
+			default:
+				if ws.WriteMessage(kind, data) != nil {
+					return
+				}
+			}
+		}
+	})}
+	s.Serve(l)
+	<-l.closed
+}
+
+// A once is a listener for one connection.
+type once struct {
+	conn   chan net.Conn
+	closed chan struct{}
+	close  sync.Once
+}
+
+func (l *once) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conn:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *once) Close() error { l.close.Do(func() { close(l.closed) }); return nil }
+
+func (l *once) Addr() net.Addr { return nil }
+
+// streamed echoes bytes, and after the end of what it is sent says goodbye.
+func streamed(conn net.Conn) {
+	if _, err := io.Copy(conn, conn); err == nil {
+		conn.Write([]byte("goodbye"))
+	}
+}
+
+// answerPings has more patience than gorilla's own handler, which breaks the connection if the pong has to wait for a second.
+func answerPings(conn *websocket.Conn) {
+	conn.SetPingHandler(func(payload string) error {
+		conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(patience)) // which fails behind our Close
+		return nil
+	})
+}
+
+// numbered is a message that tells its place among its like.
+func numbered(i, size int) []byte {
+	b := make([]byte, 20+size)
+	copy(b, fmt.Sprintf("%-19d ", i))
+	return b
+}
+
+// dial opens a socket, by TLS or not.
+func (w *world) dial(rnd *rand.Rand, path string) (*websocket.Conn, error) {
+	scheme := []string{"ws", "wss"}[rnd.IntN(2)]
+	d := &websocket.Dialer{TLSClientConfig: &tls.Config{
+		InsecureSkipVerify: true, MaxVersion: []uint16{tls.VersionTLS12, tls.VersionTLS13}[rnd.IntN(2)],
+	}}
+	conn, resp, err := d.Dial(scheme+"://"+w.server.Addr(scheme).String()+path, nil)
+	if err != nil {
+		if resp != nil {
+			err = fmt.Errorf("%w: %s", err, resp.Status)
+		}
+		return nil, err
+	}
+	answerPings(conn)
+	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetWriteDeadline(time.Now().Add(patience))
+	return conn, nil
+}
+
+// talk sends numbered messages, a few ahead, and checks that each comes back once and in order.
+func talk(conn *websocket.Conn, rnd *rand.Rand) error {
+	const ahead = 4
+	n := 1 + rnd.IntN(20)
+	sizes := make([]int, n)
+	for i := range sizes {
+		sizes[i] = []int{0, 10, 100, 200, 5000, 70_000}[rnd.IntN(6)*rnd.IntN(6)/5]
+	}
+	for i := range n + ahead {
+		if i < n {
+			if err := conn.WriteMessage(websocket.BinaryMessage, numbered(i, sizes[i])); err != nil {
+				return fmt.Errorf("message %d: %w", i, err)
+			}
+		}
+		if i >= ahead {
+			if err := expect(conn, i-ahead, sizes[i-ahead]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func expect(conn *websocket.Conn, i, size int) error {
+	_, data, err := conn.ReadMessage()
+	if err != nil {
+		return fmt.Errorf("echo %d: %w", i, err)
+	}
+	if string(data) != string(numbered(i, size)) {
+		return fmt.Errorf("echo %d is %.20q with %d bytes", i, data, len(data))
+	}
+	return nil
+}
+
+// closed checks with which code a socket ends.
+func closed(conn *websocket.Conn, code int) error {
+	for {
+		_, _, err := conn.ReadMessage()
+		if err == nil {
+			continue
+		}
+		if code == 1014 && strings.Contains(err.Error(), "bad close code 1014") { // gorilla takes it for none
+			return nil
+		}
+		if c, ok := errors.AsType[*websocket.CloseError](err); !ok || c.Code != code {
+			return fmt.Errorf("ended by %w, want code %d", err, code)
+		}
+		return nil
+	}
+}
+
+func sayClose(conn *websocket.Conn) {
+	conn.WriteMessage(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""))
+}
+
+// lives are what a socket may go through; each opens its own.
+var lives = map[string]func(w *world, rnd *rand.Rand) error{
+	"open, talk, close": func(w *world, rnd *rand.Rand) error {
+		conn, err := w.dial(rnd, "/relay")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := talk(conn, rnd); err != nil {
+			return err
+		}
+		sayClose(conn)
+		return closed(conn, 1000)
+	},
+	"the client is killed": func(w *world, rnd *rand.Rand) error {
+		conn, err := w.dial(rnd, []string{"/relay", "/stream"}[rnd.IntN(2)])
+		if err != nil {
+			return err
+		}
+		conn.WriteMessage(websocket.TextMessage, make([]byte, rnd.IntN(100_000)))
+		kill(conn.NetConn())
+		return nil
+	},
+	"the backend is killed": func(w *world, rnd *rand.Rand) error {
+		conn, err := w.dial(rnd, "/relay")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if err := talk(conn, rnd); err != nil {
+			return err
+		}
+		conn.WriteMessage(websocket.TextMessage, []byte("die"))
+		return closed(conn, 1014)
+	},
+	"half-close": func(w *world, rnd *rand.Rand) error {
+		conn, err := w.dial(rnd, "/stream")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		sent := numbered(7, rnd.IntN(50_000))
+		conn.WriteMessage(websocket.BinaryMessage, sent)
+		sayClose(conn)
+		var got []byte
+		for {
+			_, data, err := conn.ReadMessage()
+			if got = append(got, data...); err != nil {
+				break
+			}
+		}
+		if string(got) != string(sent)+"goodbye" {
+			return fmt.Errorf("%d bytes came back of %d, and %.10q", len(got), len(sent), got[max(0, len(got)-10):])
+		}
+		return nil
+	},
+	"slow reader": func(w *world, rnd *rand.Rand) error {
+		conn, err := w.dial(rnd, "/relay")
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		n := 100 + rnd.IntN(300)
+		conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "flood %d", n))
+		<-time.After(time.Duration(rnd.IntN(100)) * time.Millisecond) // is the slowness
+		for i := range n {
+			if err := expect(conn, i, 10_000); err != nil {
+				return err
+			}
+		}
+		sayClose(conn)
+		return closed(conn, 1000)
+	},
+}
+
+// usage is what must not grow.
+type usage struct {
+	descriptors, goroutines int
+	heap                    int64
+}
+
+func (u usage) String() string {
+	return fmt.Sprintf("%d descriptors, %d goroutines, %d KiB", u.descriptors, u.goroutines, u.heap>>10)
+}
+
+func use(t *testing.T) usage {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip("no /proc to count with")
+	}
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return usage{len(fds), runtime.NumGoroutine(), int64(m.HeapAlloc)}
+}
+
+// TestSoak lets sockets live in all ways at once, under reloads, and then compares what the process holds with what it held before.
+func TestSoak(t *testing.T) {
+	n := 2000
+	if s := os.Getenv("SOAK_LIVES"); s != "" {
+		var err error
+		if n, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	} else if testing.Short() {
+		n = 200
+	}
+	w := newWorld(t)
+	w.live(n / 10) // pools and tables grow to their size
+	w.settled()
+	before := use(t)
+	w.live(n)
+	w.settled()
+	after := use(t)
+	for deadline := time.Now().Add(patience / 2); !after.within(before) && time.Now().Before(deadline); after = use(t) {
+		<-time.After(50 * time.Millisecond) // nobody tells when a connection of the backends has ended
+	}
+	t.Logf("%d lives and %d reloads; before %v, after %v", w.done.Load(), w.reloads.Load(), before, after)
+	if !after.within(before) {
+		t.Errorf("%v before, %v after", before, after)
+	}
+}
+
+func (u usage) within(before usage) bool {
+	return u.descriptors <= before.descriptors && u.goroutines <= before.goroutines && u.heap <= before.heap+2<<20
+}
+
+// live lets n sockets live, and reloads all the while.
+func (w *world) live(n int) {
+	var names []string
+	for name := range lives {
+		names = append(names, name)
+	}
+	enough := make(chan struct{})
+	var reloading, wg sync.WaitGroup
+	reloading.Go(func() { w.reloadUntil(enough) })
+	seed := rand.Uint64()
+	w.t.Logf("seed %d", seed)
+	turns := make(chan int)
+	for range atOnce {
+		wg.Go(func() {
+			for i := range turns {
+				rnd := rand.New(rand.NewPCG(seed, uint64(i)))
+				name := names[rnd.IntN(len(names))]
+				if err := lives[name](w, rnd); err != nil {
+					w.t.Errorf("life %d, %s: %v", i, name, err)
+				}
+				w.done.Add(1)
+			}
+		})
+	}
+	for i := range n {
+		turns <- i
+	}
+	close(turns)
+	wg.Wait()
+	close(enough)
+	reloading.Wait()
+}
+
+// reloadUntil changes a limit again and again: sockets live on.
+func (w *world) reloadUntil(enough <-chan struct{}) {
+	for {
+		select {
+		case <-enough:
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+		if _, err := w.server.Reload(); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// settled waits until the server has no socket any more, and says so.
+func (w *world) settled() {
+	http.DefaultClient.CloseIdleConnections()
+	for deadline := time.Now().Add(patience); ; {
+		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + w.server.Addr("admin").String() + "/metrics")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		open := 0.0
+		for line := range strings.Lines(string(body)) {
+			if strings.HasPrefix(line, "bridgehead_connections{") {
+				fields := strings.Fields(line)
+				v, _ := strconv.ParseFloat(fields[len(fields)-1], 64)
+				open += v
+			}
+		}
+		if open == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("%v sockets are open after all lives have ended", open)
+		}
+		<-time.After(20 * time.Millisecond) // until it is asked again
+	}
+}

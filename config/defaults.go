@@ -35,6 +35,8 @@ func (c *Config) preset(fresh any) {
 		v.Options = yamlpos.Clone(c.Defaults)
 	case *upstream.Options:
 		*v = upstream.DefaultOptions()
+	case *upstream.Sticky:
+		*v = upstream.DefaultSticky()
 	case *upstream.Health:
 		*v = upstream.DefaultHealth()
 	case *upstream.Server:

@@ -60,6 +60,17 @@ type Reply struct {
 	Push        bool // whether others than the bridge may send to this client
 }
 
+// SetCookie adds a cookie to the 101; nil is none.
+func (r *Reply) SetCookie(c *http.Cookie) {
+	if c == nil {
+		return
+	}
+	if r.Header == nil {
+		r.Header = make(http.Header)
+	}
+	r.Header.Add("Set-Cookie", c.String())
+}
+
 // A Refusal answers a handshake with something else than a socket.
 type Refusal struct {
 	Status int

@@ -290,7 +290,7 @@ func (x *explainer) proxy(r *config.Route) (*proxy.Proxy, error) {
 		o.TLS = upstream.TLS{} // without its files
 		entries[name] = o
 	}
-	groups, err := upstream.NewGroups(entries, s.log)
+	groups, err := upstream.NewGroups(entries, upstream.Setup{Log: s.log})
 	if err != nil {
 		return nil, err
 	}

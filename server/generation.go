@@ -5,7 +5,9 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"path/filepath"
 	"reflect"
+	"slices"
 
 	"bridgehead/config"
 	"bridgehead/hub"
@@ -99,7 +101,13 @@ func (p *plan) planCerts() (err error) {
 
 // planGroups keeps a group of servers under its name: what it counts goes on.
 func (p *plan) planGroups() (err error) {
-	if p.fresh, err = upstream.NewGroups(p.config.Groups(), p.server.log); err != nil {
+	entries, with := p.config.Groups(), upstream.Setup{Log: p.server.log}
+	if slices.ContainsFunc(slices.Collect(maps.Values(entries)), func(o upstream.Options) bool { return o.Sticky != nil }) {
+		if with.Key, err = upstream.LoadKey(filepath.Join(p.config.State, "sticky.key")); err != nil {
+			return fmt.Errorf("the key for sticky: %w", err)
+		}
+	}
+	if p.fresh, err = upstream.NewGroups(entries, with); err != nil {
 		return err
 	}
 	p.groups = maps.Clone(p.fresh)

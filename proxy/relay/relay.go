@@ -53,6 +53,7 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 		return nil, err
 	}
 	s.lease = lease
+	h.Reply.SetCookie(lease.Cookie(&h.Facts))
 	return s, nil
 }
 

@@ -42,6 +42,7 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 		return nil, err
 	}
 	h.Reply = proxy.Reply{Subprotocol: subprotocol, User: h.User}
+	h.Reply.SetCookie(lease.Cookie(&h.Facts))
 	return &leased{b.session(conn), lease}, nil
 }
 

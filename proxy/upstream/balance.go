@@ -40,8 +40,8 @@ func (r *rules) choose(servers []*server, key string) *server {
 func inTurn(servers []*server) *server {
 	total := 0.0
 	for _, s := range servers {
-		s.turn += s.terms.weight
-		total += s.terms.weight
+		s.turn += s.weight
+		total += s.weight
 	}
 	next := slices.MaxFunc(servers, func(a, b *server) int { return cmp.Compare(a.turn, b.turn) })
 	next.turn -= total
@@ -61,11 +61,11 @@ func leastBusy(servers []*server) *server {
 func draw(servers []*server) *server {
 	total := 0.0
 	for _, s := range servers {
-		total += s.terms.weight
+		total += s.weight
 	}
 	at := rand.Float64() * total
 	for _, s := range servers {
-		if at -= s.terms.weight; at < 0 {
+		if at -= s.weight; at < 0 {
 			return s
 		}
 	}

@@ -30,7 +30,11 @@ func (g *Group) Plan(f *policy.Facts) (targets []*Target, how string) {
 	for _, s := range servers {
 		targets = append(targets, s.target)
 	}
-	return targets, g.rules.explain(key)
+	how = g.rules.explain(key)
+	if o := g.rules.sticky; o != nil {
+		how += "; with the cookie " + o.Cookie + " the one from before"
+	}
+	return targets, how
 }
 
 // explain says how a server is chosen for a client.

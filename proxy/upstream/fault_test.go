@@ -61,7 +61,7 @@ func TestTheErrorNamesTheMend(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), wait)
 			defer cancel()
-			groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: c.url(t)}}, TLS: c.options}}, slog.New(slog.DiscardHandler))
+			groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: c.url(t)}}, TLS: c.options}}, Setup{Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -90,22 +90,26 @@ type rules struct {
 	balance string
 	hash    policy.Value
 	retries int
-	health  *Health // nil: nobody asks
+	sticky  *Sticky       // nil: clients do not come back to their servers
+	slow    time.Duration // until a server that is new or back has its share
+	health  *Health       // nil: nobody asks
 	eject   Eject
 	tls     *tls.Config
 }
 
 // New builds a group. It reads the files that the TLS options name.
-func New(o Options) (*Group, error) { return newGroup("", o, slog.New(slog.DiscardHandler)) }
+func New(o Options) (*Group, error) {
+	return newGroup("", o, Setup{Log: slog.New(slog.DiscardHandler)})
+}
 
-func newGroup(name string, o Options, log *slog.Logger) (*Group, error) {
+func newGroup(name string, o Options, with Setup) (*Group, error) {
 	base, err := o.TLS.config()
 	if err != nil {
 		return nil, err
 	}
 	g := &Group{
-		name: name, log: log.With("upstream", name), wake: make(chan struct{}, 1),
-		rules: rules{balance: o.Balance, retries: o.Retries, health: o.Health, eject: o.Eject, tls: base},
+		name: name, log: with.Log.With("upstream", name), wake: make(chan struct{}, 1),
+		rules: rules{balance: o.Balance, retries: o.Retries, health: o.Health, sticky: o.Sticky, slow: o.SlowStart, eject: o.Eject, tls: base},
 	}
 	if o.Balance == hashing {
 		if g.rules.hash, err = policy.ParseValue(o.Hash); err != nil {
@@ -122,7 +126,11 @@ func newGroup(name string, o Options, log *slog.Logger) (*Group, error) {
 		if listed {
 			t.group = name
 		}
-		g.servers = append(g.servers, newServer(t, so))
+		s := newServer(t, so)
+		if o.Sticky != nil {
+			s.token = token(with.Key, name, s.key)
+		}
+		g.servers = append(g.servers, s)
 	}
 	return g, nil
 }
@@ -141,8 +149,10 @@ func (g *Group) Adopt(next *Group) (leaving []hub.Conn) {
 	same := reflect.DeepEqual(g.rules.health, next.rules.health)
 	for i, s := range next.servers {
 		if kept := before[s.key]; kept != nil {
-			kept.target, kept.terms = s.target, s.terms
+			kept.target, kept.terms, kept.token = s.target, s.terms, s.token
 			s = kept
+		} else {
+			s.risen = time.Now()
 		}
 		if next.rules.health == nil { // what nobody asks for any more does not hold
 			s.down, s.streak = false, 0
@@ -181,15 +191,21 @@ func (t *Target) secure(base *tls.Config) {
 	}
 }
 
+// A Setup is what groups need from around them.
+type Setup struct {
+	Log *slog.Logger // for what changes about their servers
+	Key []byte       // signs cookies; see [LoadKey]
+}
+
 // Groups are the named groups of a configuration.
 type Groups map[string]*Group
 
 // NewGroups builds all entries of the section `upstreams`, and the groups that routes have of their own under the keys of
-// [Key]. What changes about their servers goes to log.
-func NewGroups(entries map[string]Options, log *slog.Logger) (Groups, error) {
+// [Key].
+func NewGroups(entries map[string]Options, with Setup) (Groups, error) {
 	groups := make(Groups, len(entries))
 	for name, o := range entries {
-		g, err := newGroup(name, o, log)
+		g, err := newGroup(name, o, with)
 		if err != nil {
 			return nil, fmt.Errorf("upstream %s: %w", name, err)
 		}

@@ -91,6 +91,8 @@ func TestValidate(t *testing.T) {
 		{"a check", group(Options{Servers: good, Health: well(nil)}), nil},
 		{"bad ejections", group(Options{Servers: good, Eject: Eject{Failures: -1, Time: 2, MaxTime: 1}}), []string{"at.eject.failures", "at.eject.max_time"}},
 		{"ejections for no time", group(Options{Servers: good, Eject: Eject{Failures: 1}}), []string{"at.eject.time"}},
+		{"a cookie that cannot be", group(Options{Servers: good, Sticky: &Sticky{Cookie: "a b", SameSite: "maybe", TTL: -1}, SlowStart: -1}),
+			[]string{"at.sticky.cookie: ", "at.sticky.same_site: ", "at.sticky.ttl: ", "at.slow_start: "}},
 		{"half a client certificate", group(Options{Servers: good, TLS: TLS{Cert: "c"}}), []string{"at.tls: cert and key"}},
 		{"its other half", group(Options{Servers: good, TLS: TLS{Key: "k"}}), []string{"at.tls: cert and key"}},
 		{"a file that is not there is not looked for", group(Options{Servers: good, TLS: TLS{CA: "/nowhere"}}), nil},
@@ -129,7 +131,7 @@ func well(change func(*Health)) *Health {
 func TestGroupsAreFoundByNameOrRoute(t *testing.T) {
 	t.Parallel()
 	own := To{"ws://b", "ws://c", "ws://b"}
-	groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}}, Key("r", own): own.Own()}, slog.New(slog.DiscardHandler))
+	groups, err := NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}}, Key("r", own): own.Own()}, Setup{Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +145,7 @@ func TestGroupsAreFoundByNameOrRoute(t *testing.T) {
 	if _, err := groups.For("r", To{"news"}); err == nil || err.Error() != `there is no upstream "news"` {
 		t.Errorf("error %v", err)
 	}
-	_, err = NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}, TLS: TLS{CA: "/nowhere"}}}, slog.New(slog.DiscardHandler))
+	_, err = NewGroups(map[string]Options{"chat": {Servers: []Server{{URL: "ws://a"}}, TLS: TLS{CA: "/nowhere"}}}, Setup{Log: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.HasPrefix(err.Error(), "upstream chat: ca: open /nowhere: ") {
 		t.Errorf("error %v", err)
 	}

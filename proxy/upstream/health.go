@@ -11,6 +11,7 @@ const lastResort = time.Second
 // health is what is known of how a server is. The group's mutex guards it.
 type health struct {
 	since    time.Time // of the last change between up and down, or into an ejection
+	risen    time.Time // when it joined its group or was back; zero: it was there from the beginning
 	down     bool      // by what it answered when it was asked
 	streak   int       // of good answers since it is down, of bad ones since it is up
 	asked    Observation
@@ -77,6 +78,7 @@ func (g *Group) succeed(l *Lease) {
 // readmitLocked ends an ejection. The period is kept for a while: see ejectLocked.
 func (s *server) readmitLocked() {
 	s.until, s.trial, s.failures, s.since = time.Time{}, nil, 0, time.Now()
+	s.risen = s.since
 }
 
 // fail takes note of a server that has failed a client.
@@ -173,5 +175,8 @@ func (s *server) turnLocked(h *Health, now time.Time, well bool) bool {
 		return false
 	}
 	s.down, s.streak, s.since = !well, 0, now
+	if well {
+		s.risen = now
+	}
 	return true
 }

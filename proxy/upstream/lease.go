@@ -127,10 +127,10 @@ func (l *Lease) Move(tried *Tried, err error) bool {
 // often as the group allows and before ctx ends; each but the last may take half of the time that is left. The error is the last
 // one that try gave, without its Answer, or an [*Unavailable]. The caller releases the lease when the socket ends.
 func (g *Group) Open(ctx context.Context, f *policy.Facts, try func(context.Context, *Target) error) (*Lease, error) {
-	key, retries := g.plan(f)
+	key, shown, retries := g.plan(f)
 	var failed error
 	for tried := []*server(nil); ; {
-		lease, more, err := g.lease(key, tried)
+		lease, more, err := g.lease(key, shown, tried)
 		if err != nil {
 			if failed != nil {
 				err = failed
@@ -161,16 +161,16 @@ func (g *Group) Open(ctx context.Context, f *policy.Facts, try func(context.Cont
 }
 
 // plan is what the group's rules make of a client.
-func (g *Group) plan(f *policy.Facts) (key string, retries int) {
+func (g *Group) plan(f *policy.Facts) (key, shown string, retries int) {
 	g.mu.Lock()
 	r := g.rules
 	g.mu.Unlock()
 	key, _ = r.hash.Of(f)
-	return strings.Clone(key), r.retries
+	return strings.Clone(key), r.sticky.shown(f), r.retries
 }
 
 // lease takes a place at a server that is none of those tried. more tells whether there would be yet another.
-func (g *Group) lease(key string, tried []*server) (_ *Lease, more bool, _ error) {
+func (g *Group) lease(key, shown string, tried []*server) (_ *Lease, more bool, _ error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	free, why := g.freeLocked(tried)
@@ -180,7 +180,10 @@ func (g *Group) lease(key string, tried []*server) (_ *Lease, more bool, _ error
 	if len(free) == 0 {
 		return nil, false, &Unavailable{g.label(), why}
 	}
-	s := g.rules.choose(free, key)
+	s := stuck(free, shown)
+	if s == nil {
+		s = g.rules.choose(free, key)
+	}
 	l := &Lease{target: s.target, group: g, server: s, key: key}
 	s.takeLocked(l)
 	return l, len(free) > 1, nil
@@ -196,6 +199,7 @@ func (g *Group) freeLocked(tried []*server) (free []*server, why map[string]int)
 			}
 			why[closed]++
 		} else if !slices.Contains(tried, s) {
+			s.weighLocked(now, g.rules.slow)
 			free = append(free, s)
 		}
 	}

@@ -16,6 +16,12 @@ type Options struct {
 	// The value of the handshake that `balance: hash` goes by: `client.ip`, `user`, `header.x`, `cookie.x`, `query.x` or a capture of
 	// host or path, `room`. When a server comes or goes only its share moves. Clients without the value are served in turn.
 	Hash string `yaml:"hash"`
+	// Sends a client that comes back to the server that it had before, by a cookie, as long as that one can take it; else `balance`
+	// decides. Default: it does not.
+	Sticky *Sticky `yaml:"sticky"`
+	// How long a server that joins the group, or is back, takes to get its full share of the new sockets; it begins with a tenth.
+	// `hash` does not go by it. Default: it has it at once.
+	SlowStart time.Duration `yaml:"slow_start"`
 	// How many further servers are tried when one cannot be reached, breaks off the handshake or answers it with 502, 503 or 504; all
 	// within the time of `connect`, of which each but the last may use half of what is left. Never after the client has its socket.
 	Retries int `yaml:"retries"`
@@ -38,6 +44,21 @@ type Server struct {
 	// Take it out of service: it gets no new sockets, and those it has are closed with 1012, each at a moment of its own.
 	Drain bool `yaml:"drain"`
 }
+
+// Sticky is the cookie that leads a client back to its server. Scripts cannot read it, over TLS it is Secure, and it tells nothing of
+// the server: it is a signature, whose key is kept under `state`.
+type Sticky struct {
+	// Its name.
+	Cookie string `yaml:"cookie"`
+	// Which pages of other sites may make browsers send it: `lax`, `strict` or `none`. A socket that a page of another site opens
+	// needs `none`, and TLS.
+	SameSite string `yaml:"same_site"`
+	// How long browsers keep it. Default: until they are closed.
+	TTL time.Duration `yaml:"ttl"`
+}
+
+// DefaultSticky are the values of keys that are not given.
+func DefaultSticky() Sticky { return Sticky{Cookie: "bridgehead_server", SameSite: "lax"} }
 
 // Health says how servers are asked whether they are well: by one of `tcp`, `http` and `websocket`. A server that is down gets no
 // new sockets, and keeps those it has. When all are down, clients are answered 503 at once.

@@ -20,7 +20,9 @@ const (
 type server struct {
 	key    string // its URL
 	target *Target
+	token  string // in the cookie that leads clients back here
 	terms  terms
+	weight float64             // of terms, and less of it during a slow start
 	turn   float64             // how far round_robin owes it a socket
 	leases map[*Lease]struct{} // sockets, and handshakes that may become some
 	health
@@ -59,8 +61,16 @@ func (s *server) closedLocked(now time.Time) string {
 	return ""
 }
 
+// weighLocked sets the weight of this moment: in a slow start it grows from a tenth to the whole.
+func (s *server) weighLocked(now time.Time, slow time.Duration) {
+	s.weight = s.terms.weight
+	if age := now.Sub(s.risen); age < slow {
+		s.weight *= max(0.1, float64(age)/float64(slow))
+	}
+}
+
 // loadLocked is how busy the server would be with one more socket.
-func (s *server) loadLocked() float64 { return float64(len(s.leases)+1) / s.terms.weight }
+func (s *server) loadLocked() float64 { return float64(len(s.leases)+1) / s.weight }
 
 // takeOutLocked gives the sockets of a server that is to have none. Each is given once.
 func (s *server) takeOutLocked() (open []hub.Conn) {

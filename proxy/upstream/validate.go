@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"net/http"
 	"strings"
 	"time"
 
@@ -30,6 +31,12 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 		}
 	}
 	o.validateBalance(at, p)
+	if o.Sticky != nil {
+		o.Sticky.validate(at.Key("sticky"), p)
+	}
+	if o.SlowStart < 0 {
+		p.Add(at.Key("slow_start"), "must not be negative; off gives a server its share at once")
+	}
 	if o.Health != nil {
 		o.Health.validate(at.Key("health"), p)
 	}
@@ -39,6 +46,16 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	}
 	if (o.TLS.Cert == "") != (o.TLS.Key == "") {
 		p.Add(at.Key("tls"), "cert and key belong together: give both or none")
+	}
+}
+
+func (s *Sticky) validate(at yamlpos.Path, p *yamlpos.Problems) {
+	if err := (&http.Cookie{Name: s.Cookie, Value: "x"}).Valid(); err != nil {
+		p.Add(at.Key("cookie"), "%q cannot be the name of a cookie", s.Cookie)
+	}
+	p.OneOf(at.Key("same_site"), s.SameSite, "lax", "strict", "none")
+	if s.TTL < 0 {
+		p.Add(at.Key("ttl"), "must not be negative; off keeps the cookie until the browser is closed")
 	}
 }
 

@@ -100,6 +100,7 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 		return nil, err
 	}
 	s.lease, s.ways = lease, ways(now.Group, h)
+	h.Reply.SetCookie(lease.Cookie(&h.Facts))
 	return s, nil
 }
 

@@ -37,8 +37,8 @@ race: ## all tests with the race detector
 interop: ## the binary with real clients, servers and brokers; needs Node.js
 	./test/interop/run.sh
 
-bench: ## the benchmarks of test/bench; BENCH=Relay picks some
-	go test -run '^$$' -bench '$(BENCH)' -benchmem ./test/bench/...
+bench: ## the product beside other proxies, in five minutes; BENCH=wss picks scenarios, BENCHFLAGS="-rounds 9 -md" says more
+	go run ./test/bench -run '$(BENCH)' $(BENCHFLAGS)
 
 fuzz: ## every fuzz test for FUZZTIME each
 	@set -e; grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]*' . | sort | while IFS=: read -r file name; do \

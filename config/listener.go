@@ -22,7 +22,7 @@ type Listener struct {
 	Redirect bool `yaml:"redirect"`
 	// How long a client may take for its TLS handshake, and for the head of a request.
 	HeaderTimeout time.Duration `yaml:"header_timeout"`
-	// How long a client may take for a whole request with its body.
+	// How long a client may take for a whole request with its body; on a route with `http: true`, for each part of the body.
 	BodyTimeout time.Duration `yaml:"body_timeout"`
 	// The largest head of a request.
 	HeaderSize unit.Size `yaml:"header_size"`

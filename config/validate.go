@@ -142,6 +142,8 @@ func (c *Config) validateUpstream(name string, r *Route, b bridge, at yamlpos.Pa
 	for _, s := range u.Servers {
 		if err := upstream.CheckURL(s.URL, b.schemes...); err != nil {
 			p.Add(at, "upstream %q: %v", name, err)
+		} else if r.WebSocket != nil && r.WebSocket.HTTP && upstream.HasPath(s.URL) {
+			p.Add(at, "upstream %q: %q has a path, and requests beside the sockets (http: true) keep their own: leave it out", name, s.URL)
 		}
 	}
 	if pattern, err := r.Pattern(); err == nil {

@@ -88,6 +88,9 @@ func (o *Origins) Check(r *http.Request) error {
 	return &Forbidden{Origin: text, Hint: o.hint(got, r)}
 }
 
+// Any tells whether every page may.
+func (o *Origins) Any() bool { return o.any }
+
 func (o *Origins) listed(got origin) bool {
 	if o.exact[got] {
 		return true

@@ -23,6 +23,23 @@ type Bridge interface {
 	Plan(h *Handshake) (Plan, error)
 }
 
+// A Beside is a Bridge whose servers may also take the requests of a route that ask for no socket.
+type Beside interface {
+	Requests() Requests // nil: they do not
+}
+
+// Requests are what a Bridge does with requests that ask for no socket.
+type Requests interface {
+	// Serve passes on h.Request and its answer. Its error means that nothing was written, and is answered as that of Open.
+	Serve(w http.ResponseWriter, h *Handshake) error
+
+	// Plan tells where Serve would lead the request.
+	Plan(h *Handshake) (Plan, error)
+
+	// CORS tells whether the route's origins decide which pages may read the answers, and not the servers' headers.
+	CORS() bool
+}
+
 // A Session is one client's way through a bridge.
 type Session interface {
 	// Start begins the traffic and returns. It is called once, after the upgrade.

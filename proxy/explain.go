@@ -33,6 +33,9 @@ const unborn = "c_explained"
 // and takes the client for the only one.
 func (p *Proxy) Explain(r *http.Request) []Verdict {
 	t := p.terms.Load()
+	if rs := t.requests(r); rs != nil {
+		return p.explainRequest(t, rs, r)
+	}
 	h, err := p.handshake(t, r)
 	h.ConnID = unborn
 	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, r)}
@@ -52,13 +55,33 @@ func verdict(subject, yes string, err error) Verdict {
 
 func (p *Proxy) explainOrigin(t *terms, r *http.Request) Verdict {
 	reason, err := t.origins.Reason(r)
-	if err == nil {
-		return Verdict{Subject: "origin", Text: reason}
+	if err != nil {
+		return p.noEntry(forbidden(err))
 	}
-	if page, ok := errors.AsType[*policy.Forbidden](err); ok {
+	return Verdict{Subject: "origin", Text: reason}
+}
+
+// noEntry tells of a refused page where to list its origin.
+func (p *Proxy) noEntry(refused *Refusal) Verdict {
+	if page, ok := errors.AsType[*policy.Forbidden](refused); ok {
 		page.Route = p.Route
 	}
-	return verdict("origin", "", forbidden(err))
+	return verdict("origin", "", refused)
+}
+
+// explainRequest asks of a request for no socket whatever serveRequest would ask.
+func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict {
+	h := p.meet(t, r)
+	h.ConnID = unborn
+	page := Verdict{Subject: "origin", Text: "no Origin header, as in requests that only read"}
+	if err := t.checkPage(r); err != nil {
+		page = p.noEntry(noReading(err))
+	} else if r.Header["Origin"] != nil {
+		page = p.explainOrigin(t, r)
+	}
+	return []Verdict{
+		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page, planned(rs.Plan(h)),
+	}
 }
 
 // explainLimits has one verdict per rule: the first client of a key is always let in.
@@ -108,8 +131,9 @@ func atMost(n int) string {
 	return fmt.Sprintf("at most %d open", n)
 }
 
-func (t *terms) explainBackend(h *Handshake) Verdict {
-	plan, err := t.Bridge.Plan(h)
+func (t *terms) explainBackend(h *Handshake) Verdict { return planned(t.Bridge.Plan(h)) }
+
+func planned(plan Plan, err error) Verdict {
 	if err != nil {
 		return verdict("backend", "", err)
 	}

@@ -29,8 +29,9 @@ type Config struct {
 	Limits   *policy.Store
 	Capacity *policy.Capacity // of the whole program
 	Metrics  *metrics.Route
-	Mends    *seldom.Log // of the whole program
-	Loops    *pump.Loops // that carry sockets; nil: goroutines do
+	Mends    *seldom.Log     // of the whole program
+	Loops    *pump.Loops     // that carry sockets; nil: goroutines do
+	Cut      context.Context // ends when requests beside the sockets may take no longer; nil: never
 	Log      *slog.Logger
 }
 
@@ -61,6 +62,10 @@ func New(c Config, t Terms) (*Proxy, error) {
 // ServeHTTP takes a client from its handshake to the start of its traffic. The socket lives on after it returns.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began, t := time.Now(), p.terms.Load()
+	if rs := t.requests(r); rs != nil {
+		p.serveRequest(w, p.meet(t, r), t, rs)
+		return
+	}
 	h, err := p.handshake(t, r)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
@@ -95,7 +100,15 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // handshake reads what is known of the client. The Handshake is usable for the log even when there is an error.
-func (p *Proxy) handshake(t *terms, r *http.Request) (*Handshake, error) {
+func (p *Proxy) handshake(t *terms, r *http.Request) (h *Handshake, err error) {
+	h = p.meet(t, r)
+	h.Offer, err = ws.CheckRequest(r)
+	h.Subprotocols = h.Offer.Subprotocols
+	return h, err
+}
+
+// meet finds out who sends a request.
+func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 	addr, secure := t.Trusted.Client(r)
 	h := &Handshake{
 		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure},
@@ -103,10 +116,7 @@ func (p *Proxy) handshake(t *terms, r *http.Request) (*Handshake, error) {
 		Metrics:   p.Metrics,
 	}
 	h.Log = p.Log.With("conn", h.ConnID, "client", addr.String())
-	var err error
-	h.Offer, err = ws.CheckRequest(r)
-	h.Subprotocols = h.Offer.Subprotocols
-	return h, err
+	return h
 }
 
 // newID names a connection: the node, so that a push from any other can find it, and more than 100 random bits.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -94,20 +95,23 @@ func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger,
 	p.Metrics.Refused(refused.Reason)
 	p.Metrics.Handshake(refused.outcome(), time.Since(began))
 	p.tell(log, refused)
-
-	h := w.Header()
-	for name, values := range refused.Header {
-		h[name] = append(h[name], values...)
+	if ws.IsAttempt(r) && !slices.Contains(refused.Header["Connection"], "close") { // a 426 says so itself, beside its Upgrade
+		w.Header().Set("Connection", "close")
 	}
-	if ws.IsUpgrade(r) && h.Get("Connection") != "close" { // a 426 says so itself, beside its Upgrade
-		h.Set("Connection", "close")
+	refused.write(w)
+}
+
+func (r *Refusal) write(w http.ResponseWriter) {
+	h := w.Header()
+	for name, values := range r.Header {
+		h[name] = append(h[name], values...)
 	}
 	if h.Get("Content-Type") == "" {
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 	}
 	h.Set("X-Content-Type-Options", "nosniff")
-	w.WriteHeader(refused.Status)
-	w.Write(refused.Body)
+	w.WriteHeader(r.Status)
+	w.Write(r.Body)
 }
 
 // tell logs a refusal. The first of its sort in an interval is heard, and the others are there for whoever debugs.

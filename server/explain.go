@@ -275,6 +275,8 @@ func (x *explainer) explainProxy(r *config.Route) {
 func (x *explainer) plan(p *proxy.Plan) {
 	x.Backends = p.To
 	switch {
+	case isPage(x.question.URL):
+		x.notes = append(x.notes, "if the backend agrees")
 	case p.Subprotocol != "":
 		x.notes = append(x.notes, "with the subprotocol "+p.Subprotocol)
 	case p.Chooses && len(x.question.Subprotocols) > 0:

@@ -225,6 +225,8 @@ func (s *Server) root(o *config.Listener) http.Handler {
 	}
 	name := o.Name
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// The request before may have left one.
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		if r.Method == http.MethodConnect { // we are nobody's forward proxy
 			w.Header().Set("Connection", "close")
 			http.Error(w, "CONNECT is not for this server", http.StatusMethodNotAllowed)

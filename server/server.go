@@ -47,6 +47,8 @@ type Server struct {
 	now      atomic.Pointer[generation] // what handshakes are served by
 	draining atomic.Bool
 	serving  sync.WaitGroup
+	cut      context.Context // ends when requests beside the sockets may take no longer
+	cutShort context.CancelFunc
 
 	reloading sync.Mutex // guards the following; held while a reload is made
 	started   bool
@@ -66,6 +68,7 @@ func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.metrics.Upstreams(s.samples)
+	s.cut, s.cutShort = context.WithCancel(context.Background())
 	s.now.Store(&generation{config: new(config.Config)})
 	var err error
 	if s.loops, err = newLoops(c); err != nil {
@@ -157,6 +160,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, now.config.Drain+afterDrain)
 	defer cancel()
+	defer time.AfterFunc(now.config.Drain, s.cutShort).Stop() // some, as streams of events, never end
 	if err := s.hub.Drain(ctx, now.config.Drain, ws.Cause{Kind: ws.ShuttingDown}); err != nil {
 		return fmt.Errorf("drain: %d sockets are left, and applications may not know of every end: %w", s.hub.Len(), err)
 	}
@@ -168,6 +172,7 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) Stop() {
 	s.draining.Store(true)
 	s.stop()
+	s.cutShort()
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	now := s.now.Load()

@@ -45,6 +45,17 @@ func IsUpgrade(r *http.Request) bool {
 	return false
 }
 
+// IsAttempt reports whether anybody who reads r may take it for an attempt at a handshake, however badly made: it speaks of an
+// upgrade, or has what only a WebSocket handshake has. A proxy must not pass on such a request as one that asks for nothing.
+func IsAttempt(r *http.Request) bool {
+	for _, name := range []string{"Upgrade", "Http2-Settings", "Sec-Websocket-Key", "Sec-Websocket-Version"} {
+		if len(r.Header[name]) > 0 {
+			return true
+		}
+	}
+	return hasToken(r.Header["Connection"], "upgrade")
+}
+
 // CheckRequest checks that r is a client's opening handshake (RFC 6455, section 4.2.1) and reads what it offers. The error is
 // a *HandshakeError.
 func CheckRequest(r *http.Request) (Offer, error) {

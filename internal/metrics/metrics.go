@@ -40,6 +40,7 @@ type families struct {
 	lifetimes, handshakeTimes, backendTimes   *prometheus.HistogramVec
 	closed, handshakes, refusals, throttled   *prometheus.CounterVec
 	messages, bytes, backendResults, unrouted *prometheus.CounterVec
+	requests                                  *prometheus.CounterVec
 
 	generation, reloadOK, reloadTime prometheus.Gauge
 	reloads                          *prometheus.CounterVec
@@ -92,6 +93,7 @@ func newFamilies(f promauto.Factory) families {
 			latencyBuckets, "route", "op"),
 		backendResults: counter("backend_total", "What was asked of the backend, by operation and outcome.", "route", "op", "outcome"),
 		throttled:      counter("throttled_total", "Pauses in which a client was not read because of a limit.", "route"),
+		requests:       counter("http_requests_total", "Requests beside the sockets, by the class of the answer's status.", "route", "class"),
 		unrouted:       counter("unrouted_total", "Requests that matched no route.", "reason"),
 		generation:     gauge("config_generation", "The number of the configuration in force; each successful reload adds one."),
 		reloadOK:       gauge("config_last_reload_successful", "1 if the last attempt to read the configuration succeeded, else 0."),

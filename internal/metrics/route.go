@@ -21,6 +21,7 @@ type Route struct {
 	messagesIn, messagesOut                      prometheus.Counter
 	bytesIn, bytesOut, throttled                 prometheus.Counter
 	closed, handshakes, refusals, backendResults *prometheus.CounterVec
+	requests                                     *prometheus.CounterVec
 	backendTimes                                 prometheus.ObserverVec
 }
 
@@ -41,6 +42,7 @@ func newRoute(s *Set, name string) *Route {
 		closed:         f.closed.MustCurryWith(route),
 		handshakes:     f.handshakes.MustCurryWith(route),
 		refusals:       f.refusals.MustCurryWith(route),
+		requests:       f.requests.MustCurryWith(route),
 		backendTimes:   f.backendTimes.MustCurryWith(route),
 		backendResults: f.backendResults.MustCurryWith(route),
 	}
@@ -82,6 +84,18 @@ func (r *Route) Refused(reason string) {
 	if r != nil {
 		r.refusals.WithLabelValues(r.words.bound("reason", reason)).Inc()
 	}
+}
+
+// Request counts a request beside the sockets that was answered; a status outside 100 to 599 is of class other.
+func (r *Route) Request(status int) {
+	if r == nil {
+		return
+	}
+	class := otherWord
+	if status >= 100 && status < 600 {
+		class = string(rune('0'+status/100)) + "xx"
+	}
+	r.requests.WithLabelValues(class).Inc()
 }
 
 // In counts messages and payload bytes from the client to the backend.

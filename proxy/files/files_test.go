@@ -364,7 +364,6 @@ func TestOptionsThatCannotWork(t *testing.T) {
 		`files.fallback: "/x.html" is no`:       {Dir: "x", Fallback: "/x.html"},
 		`files.fallback: "a//b.html" is no`:     {Dir: "x", Fallback: "a//b.html"},
 		`files.fallback: "./index.html" is no `: {Dir: "x", Fallback: "./index.html"},
-		"files.cache: must not be negative":     {Dir: "x", Cache: -1},
 	} {
 		var p yamlpos.Problems
 		o.Validate(yamlpos.Path{"files"}, &p)

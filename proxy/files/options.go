@@ -27,7 +27,4 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	if o.Fallback != "" && (!fs.ValidPath(o.Fallback) || !local(o.Fallback)) {
 		p.Add(at.Key("fallback"), "%q is no file in dir: write its path below dir, such as index.html", o.Fallback)
 	}
-	if o.Cache < 0 {
-		p.Add(at.Key("cache"), "must not be negative")
-	}
 }

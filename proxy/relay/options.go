@@ -2,6 +2,7 @@ package relay
 
 import (
 	"strings"
+	"time"
 
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
@@ -25,6 +26,17 @@ type Options struct {
 	Push bool `yaml:"push"`
 	// Bounds the opening of the upstream connection.
 	Connect upstream.Connect `yaml:"connect"`
+	// Pass requests that ask for no socket to the same servers, as those of socket.io's polling, SignalR's negotiation and an
+	// application's own pages. Their origins are checked, where they have one or do more than read; `limits` and `max_connections`
+	// are for sockets alone. `to` must have no path.
+	HTTP bool `yaml:"http"`
+	// Which pages of other origins may read the answers to such requests: `backend` leaves that to the headers of the servers,
+	// `origins` answers preflights and allows those of the route's `origins`.
+	CORS string `yaml:"cors"`
+	// How long a server may take for the head of its answer to such a request; then 504. Long polls take that long.
+	ResponseTimeout time.Duration `yaml:"response_timeout"`
+	// The greatest number of such requests under way; more are answered 503. 0 is no limit.
+	MaxRequests int `yaml:"max_requests"`
 }
 
 // Headers says how request headers change on the way to the upstream.
@@ -37,7 +49,9 @@ type Headers struct {
 
 // DefaultOptions are the values of keys that are not given.
 func DefaultOptions() Options {
-	return Options{Compression: "pass", Connect: upstream.DefaultConnect()}
+	return Options{
+		Compression: "pass", Connect: upstream.DefaultConnect(), CORS: "backend", ResponseTimeout: 2 * time.Minute, MaxRequests: 4096,
+	}
 }
 
 // Validate reports what cannot work. It looks and never acts.
@@ -45,6 +59,17 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	o.To.Validate(at.Key("to"), p, Schemes...)
 	o.Connect.Validate(at.Key("connect"), p)
 	p.OneOf(at.Key("compression"), o.Compression, "pass", "off")
+	p.OneOf(at.Key("cors"), o.CORS, "backend", "origins")
+	if o.MaxRequests < 0 {
+		p.Add(at.Key("max_requests"), "must not be negative; 0 is no limit")
+	}
+	if o.HTTP {
+		for i, s := range o.To {
+			if upstream.HasPath(s) {
+				p.Add(at.Key("to").Index(i), "%q has a path, and requests beside the sockets (http: true) keep their own: leave it out", s)
+			}
+		}
+	}
 	set := at.Key("headers").Key("set")
 	for name, text := range o.Headers.Set {
 		if err := checkName(name); err != nil && !strings.EqualFold(name, "host") {

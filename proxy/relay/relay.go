@@ -28,9 +28,10 @@ const (
 
 // A Bridge relays to the servers of one group.
 type Bridge struct {
-	options Options
-	group   *upstream.Group
-	headers *headers
+	options  Options
+	group    *upstream.Group
+	headers  *headers
+	requests *requests // nil: the route has sockets alone
 }
 
 // New builds the bridge. The options have been validated.
@@ -39,7 +40,11 @@ func New(o Options, group *upstream.Group) (*Bridge, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bridge{options: o, group: group, headers: hs}, nil
+	b := &Bridge{options: o, group: group, headers: hs}
+	if o.HTTP {
+		b.requests = newRequests(b)
+	}
+	return b, nil
 }
 
 // Open connects to a server and does the handshake with it (RFC 6455, section 4.1). What the server refuses, it refuses to the

@@ -52,6 +52,12 @@ func (r *rules) explain(key string) string {
 	return "used in turn"
 }
 
+// HasPath tells whether a server's URL has a path or query, which replaces the client's.
+func HasPath(s string) bool {
+	t, err := parse(s)
+	return err == nil && t.fixed
+}
+
 // String is where the server is, without a path.
 func (t *Target) String() string {
 	if t.network == "unix" {

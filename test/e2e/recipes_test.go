@@ -33,6 +33,7 @@ var recipes = map[string]func(*testing.T, *recipe){
 	"mqtt.yaml":            showsMQTTForBrowsers,
 	"php.yaml":             showsPHP,
 	"service.yaml":         showsService,
+	"socketio.yaml":        showsSocketIO,
 	"tenants.yaml":         showsManyTenants,
 	"vnc.yaml":             showsVNC,
 }
@@ -375,6 +376,27 @@ func showsBehindAProxy(t *testing.T, r *recipe) {
 	if err == nil || resp == nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("a page from elsewhere: %v, %v", resp, err)
 	}
+}
+
+func showsSocketIO(t *testing.T, r *recipe) {
+	upgrader := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
+	r.with("127.0.0.1:3000", httpBackend(t, func(w http.ResponseWriter, q *http.Request) {
+		if !websocket.IsWebSocketUpgrade(q) {
+			fmt.Fprintf(w, "%s %s for %s", q.Method, q.RequestURI, q.Header.Get("X-Real-Ip"))
+			return
+		}
+		if conn, err := upgrader.Upgrade(w, q, nil); err == nil {
+			defer conn.Close()
+			echo(conn, q)
+		}
+	}))
+	e := r.start()
+	for _, path := range []string{"/", "/socket.io/?EIO=4&transport=polling"} {
+		if resp, body := e.fetch(t, "wss", "https://localhost"+path); resp.StatusCode != http.StatusOK || body != "GET "+path+" for 127.0.0.1" {
+			t.Errorf("%s: %s %q", path, resp.Status, body)
+		}
+	}
+	e.wantOrigin(t, "wss://localhost/socket.io/?EIO=4&transport=websocket", "https://localhost")
 }
 
 func showsFromNginx(t *testing.T, r *recipe) {

@@ -28,6 +28,7 @@ import (
 // A street is a route with requests beside its sockets: a real server in front, and real servers behind.
 type street struct {
 	t       *testing.T
+	proxy   *proxy.Proxy
 	address string
 	hub     *hub.Hub
 	cut     context.CancelFunc
@@ -54,8 +55,8 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// newStreet starts a route to servers at these addresses. change may be nil.
-func newStreet(t *testing.T, change func(*Options, *proxy.Terms), servers ...string) *street {
+// streetTerms are those of a route to servers at these addresses. change may be nil.
+func streetTerms(t *testing.T, change func(*Options, *proxy.Terms), servers ...string) proxy.Terms {
 	t.Helper()
 	o := DefaultOptions()
 	o.HTTP, o.Connect.Timeout = true, patience
@@ -71,6 +72,14 @@ func newStreet(t *testing.T, change func(*Options, *proxy.Terms), servers ...str
 	bridge, err := New(o, group)
 	must(t, err)
 	terms.Bridge = bridge
+	t.Cleanup(bridge.requests.transport.CloseIdleConnections)
+	return terms
+}
+
+// newStreet starts a route to servers at these addresses. change may be nil.
+func newStreet(t *testing.T, change func(*Options, *proxy.Terms), servers ...string) *street {
+	t.Helper()
+	terms := streetTerms(t, change, servers...)
 	cut, cancel := context.WithCancel(t.Context())
 	s := &street{t: t, hub: hub.New(), cut: cancel, log: new(journal), set: metrics.New("test")}
 	p, err := proxy.New(proxy.Config{
@@ -78,11 +87,12 @@ func newStreet(t *testing.T, change func(*Options, *proxy.Terms), servers ...str
 		Cut: cut, Log: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}, terms)
 	must(t, err)
+	s.proxy = p
 	s.front = httptest.NewUnstartedServer(p)
 	s.front.Config.ReadTimeout = 500 * time.Millisecond
 	s.front.Start()
 	s.address = s.front.Listener.Addr().String()
-	t.Cleanup(func() { cancel(); s.front.Close(); bridge.requests.transport.CloseIdleConnections() })
+	t.Cleanup(func() { cancel(); s.front.Close() })
 	return s
 }
 
@@ -577,6 +587,32 @@ func TestADrainWaitsForRequests(t *testing.T) {
 		if resp, err := http.ReadResponse(br, nil); !cut && (err != nil || resp.StatusCode != http.StatusOK) {
 			t.Errorf("it was not finished: %v", err)
 		}
+	}
+}
+
+// A reload is for new requests; those under way are finished where they are.
+func TestARequestOutlivesAReload(t *testing.T) {
+	t.Parallel()
+	here, on := make(chan bool), make(chan bool)
+	s := newStreet(t, nil, app(t, func(w http.ResponseWriter, _ *http.Request) {
+		here <- true
+		<-on
+		io.WriteString(w, "old")
+	}))
+	conn, br := s.dial()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-here
+	next, err := s.proxy.Prepare(streetTerms(t, nil, app(t, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "new") })))
+	must(t, err)
+	s.proxy.Apply(next)
+	if _, body := s.ask("GET / HTTP/1.1\nHost: x"); body != "new" {
+		t.Errorf("a new request is answered %q", body)
+	}
+	close(on)
+	resp, err := http.ReadResponse(br, nil)
+	must(t, err)
+	if body, _ := io.ReadAll(resp.Body); string(body) != "old" {
+		t.Errorf("the one under way is answered %q", body)
 	}
 }
 

@@ -27,9 +27,9 @@ type health struct {
 
 // An Observation is what came of asking a server.
 type Observation struct {
-	At    time.Time     `json:"at"`
-	Took  time.Duration `json:"took_ns"`
-	Error string        `json:"error,omitempty"` // "" if it is well
+	At    time.Time `json:"at"`
+	Took  float64   `json:"took_ms"`
+	Error string    `json:"error,omitempty"` // "" if it is well
 }
 
 // A Failure is what a client met at a server.
@@ -138,7 +138,7 @@ func (g *Group) observe(s *server, began time.Time, err error) {
 	now := time.Now()
 	g.mu.Lock()
 	s.asking, s.probed = false, s.probed+1
-	s.asked = Observation{At: began.UTC(), Took: now.Sub(began)}
+	s.asked = Observation{At: began.UTC(), Took: float64(now.Sub(began).Microseconds()) / 1000}
 	if err != nil {
 		s.asked.Error = err.Error()
 		s.probesFailed++

@@ -38,6 +38,9 @@ const patience = 20 * time.Second
 var program string
 
 func TestMain(m *testing.M) {
+	if address := os.Getenv(actAs); address != "" {
+		act(address)
+	}
 	dir, err := os.MkdirTemp("", "bridgehead-e2e-")
 	if err != nil {
 		panic(err)

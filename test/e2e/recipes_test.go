@@ -30,6 +30,7 @@ var recipes = map[string]func(*testing.T, *recipe){
 	"from-caddy.yaml":      showsFromCaddy,
 	"from-nginx.yaml":      showsFromNginx,
 	"from-websockify.yaml": showsFromWebsockify,
+	"load-balancing.yaml":  showsLoadBalancing,
 	"mqtt.yaml":            showsMQTTForBrowsers,
 	"php.yaml":             showsPHP,
 	"service.yaml":         showsService,

@@ -366,6 +366,7 @@ func TestAReloadLosesNoHandshake(t *testing.T) {
 type storm struct {
 	e       *edge
 	stop    chan struct{}
+	coming  sync.WaitGroup // who begins handshakes, and those that are under way
 	clients sync.WaitGroup
 
 	mu   sync.Mutex     // guards the following
@@ -374,12 +375,13 @@ type storm struct {
 }
 
 func (s *storm) rages() {
-	s.clients.Go(func() {
+	s.coming.Go(func() {
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-tick.C:
+				s.coming.Add(1)
 				s.clients.Go(s.client)
 			case <-s.stop:
 				return
@@ -391,6 +393,7 @@ func (s *storm) rages() {
 // client is one that comes; it must hear 1012 in the end.
 func (s *storm) client() {
 	conn, _, err := s.e.plainly("", "/r")
+	s.coming.Done()
 	if err != nil {
 		s.e.t.Errorf("a handshake is lost: %v", err)
 		return
@@ -446,6 +449,7 @@ func TestAStormThroughRepointing(t *testing.T) {
 		})
 	}
 	close(s.stop)
+	s.coming.Wait()
 	eventually(t, "nobody is left at the old server", func() bool { now, _ := s.count("even"); return now == 0 })
 	now, ever := s.count("odd")
 	if now == 0 {

@@ -81,7 +81,7 @@ routes:
 
 func TestADeadPeerIsNoticed(t *testing.T) {
 	t.Parallel()
-	for name, route := range bridges(t, `socket: {ping: 100ms, pong: 200ms, close_timeout: 300ms}`) {
+	for name, route := range bridges(t, `socket: {ping: 100ms, pong: 3s, close_timeout: 300ms}`) {
 		t.Run("client of "+name, func(t *testing.T) {
 			t.Parallel()
 			e := start(t, "routes:\n  - {name: r, "+route+"}\n")
@@ -93,9 +93,17 @@ func TestADeadPeerIsNoticed(t *testing.T) {
 			pings := make(chan struct{}, 100)
 			answer := living.PingHandler()
 			living.SetPingHandler(func(payload string) error { pings <- struct{}{}; return answer(payload) })
-			go living.ReadMessage() // answers pings
-			for range 4 {           // the fourth comes after the pong of the first was due
-				<-pings
+			ended := make(chan error, 1)
+			go func() { // answers pings
+				_, _, err := living.ReadMessage()
+				ended <- err
+			}()
+			for range 35 { // the last comes after the pong of the first was due
+				select {
+				case <-pings:
+				case err := <-ended:
+					t.Fatalf("a client that answers pings was closed: %v", err)
+				}
 			}
 			if _, text := e.get("/v1/connections"); !strings.Contains(text, `"route":"r"`) {
 				t.Fatal("a client that answers pings was closed")

@@ -57,7 +57,7 @@ SIGHUP, or the command reload, reads the configuration again. A file with a mist
 			s.ReloadFrom(source)
 			reloads.Go(func() {
 				for range wishes {
-					s.Reload() //nolint:errcheck // it logs how it went
+					_, _ = s.Reload() // it logs how it went
 				}
 			})
 		})

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -260,11 +261,15 @@ func TestTheRestOfABodyIsNoRequest(t *testing.T) {
 		s.address = address
 		conn, br := s.dial()
 		go func() {
-			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n", 1<<20)
-			io.WriteString(conn, strings.Repeat(smuggled, 1<<20/len(smuggled)))
+			sent := strings.Repeat(smuggled, 1<<20/len(smuggled))
+			fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(sent), sent)
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n") // is read if the whole body was
 		}()
 		for {
 			resp, err := http.ReadResponse(br, nil)
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("the connection stays")
+			}
 			if err != nil {
 				break
 			}

@@ -114,7 +114,7 @@ func TestADeadPeerIsNoticed(t *testing.T) {
 		t.Parallel()
 		e := start(t, `
 routes:
-  - {name: r, socket: {ping: 100ms, pong: 200ms}, websocket: {to: "ws://`+backend(t, func(_ *websocket.Conn, _ *http.Request) {
+  - {name: r, socket: {ping: 100ms, pong: 3s}, websocket: {to: "ws://`+backend(t, func(_ *websocket.Conn, _ *http.Request) {
 			<-t.Context().Done() // reads nothing, so answers no ping
 		})+`"}}
 `)

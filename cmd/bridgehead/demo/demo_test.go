@@ -55,7 +55,7 @@ func TestEverythingEndsWithTheContext(t *testing.T) {
 	cancel()
 	began := time.Now()
 	b.Wait()
-	if took := time.Since(began); took > 4*time.Second { // they promise one; the rest is for a busy machine
+	if took := time.Since(began); took > 15*time.Second { // they promise one; the rest is for a busy machine
 		t.Errorf("the backends took %v to end, want a second", took)
 	}
 	if code, reason := ann.closed(t); code != 1001 || reason != "the demo ends" {

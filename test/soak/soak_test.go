@@ -1,6 +1,7 @@
 // Package soak lets thousands of sockets live and die in a server of this process, and looks whether anything is left of them:
 //
-//	SOAK_LIVES=200000 go test -timeout 0 -run Soak ./test/soak
+//	SOAK_LIVES=200000 go test -timeout 0 -v ./test/soak
+//	SOAK_LIVES=20000 SOAK_AT_ONCE=2000 go test -race -timeout 0 -v ./test/soak
 //	SOAK_DRIVER=goroutines go test ./test/soak
 package soak
 
@@ -32,10 +33,7 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-const (
-	patience = 60 * time.Second
-	atOnce   = 100 // lives
-)
+const patience = 60 * time.Second
 
 // A world is a server with backends of both kinds.
 type world struct {
@@ -369,13 +367,8 @@ func use(t *testing.T) usage {
 
 // TestSoak lets sockets live in all ways at once, under reloads, and then compares what the process holds with what it held before.
 func TestSoak(t *testing.T) {
-	n := 2000
-	if s := os.Getenv("SOAK_LIVES"); s != "" {
-		var err error
-		if n, err = strconv.Atoi(s); err != nil {
-			t.Fatal(err)
-		}
-	} else if testing.Short() {
+	n := asked(t, "SOAK_LIVES", 2000)
+	if testing.Short() {
 		n = 200
 	}
 	w := newWorld(t)
@@ -398,6 +391,16 @@ func (u usage) within(before usage) bool {
 	return u.descriptors <= before.descriptors && u.goroutines <= before.goroutines && u.heap <= before.heap+2<<20
 }
 
+// asked is the number that the environment asks for.
+func asked(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv(name), strconv.Itoa(otherwise)))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
 // live lets n sockets live, and reloads all the while.
 func (w *world) live(n int) {
 	var names []string
@@ -410,7 +413,7 @@ func (w *world) live(n int) {
 	seed := rand.Uint64()
 	w.t.Logf("seed %d", seed)
 	turns := make(chan int)
-	for range atOnce {
+	for range asked(w.t, "SOAK_AT_ONCE", 100) {
 		wg.Go(func() {
 			for i := range turns {
 				rnd := rand.New(rand.NewPCG(seed, uint64(i)))

@@ -194,13 +194,22 @@ func (e *edge) closedLine(route string) map[string]any {
 	return e.await(func(line map[string]any) bool { return line["msg"] == "closed" && line["route"] == route })
 }
 
-// stop ends it at once and shows its log if the test failed.
+// stop ends it at once and shows the end of its log if the test failed.
 func (e *edge) stop() {
 	e.process.Process.Kill()
 	<-e.exited
 	if e.t.Failed() {
-		e.t.Logf("log:\n%s", e.text.String())
+		e.t.Logf("log:\n%s", lastLines(e.text.String(), 60))
 	}
+}
+
+// lastLines is the end of a text that may be long: what failed is to be found beside it.
+func lastLines(text string, n int) string {
+	lines := slices.Collect(strings.Lines(text))
+	if left := len(lines) - n; left > 0 {
+		return fmt.Sprintf("(%d lines before these)\n", left) + strings.Join(lines[left:], "")
+	}
+	return text
 }
 
 // terminate sends SIGTERM and waits for the exit.

@@ -134,9 +134,9 @@ ${body}`);
     for (;;) {
       const [found] = this.lines(wanted);
       if (found) return found;
-      if (this.#process.exitCode !== null) throw new Error(`bridgehead ended:\n${this.#log.join('\n')}`);
+      if (this.#process.exitCode !== null) throw new Error(`bridgehead ended:\n${this.#tail()}`);
       await soon(once(this.#news, 'line'), `the log line ${JSON.stringify(wanted)}`).catch(error => {
-        throw new Error(`${error.message}; the log:\n${this.#log.join('\n')}`);
+        throw new Error(`${error.message}; the log:\n${this.#tail()}`);
       });
     }
   }
@@ -145,6 +145,12 @@ ${body}`);
   lines(wanted) {
     const fits = line => Object.entries(wanted).every(([key, value]) => line[key] === value);
     return this.#log.filter(text => text.startsWith('{')).map(text => JSON.parse(text)).filter(fits);
+  }
+
+  // #tail is the end of the log, which may be long: what failed is to be found beside it.
+  #tail() {
+    const left = Math.max(0, this.#log.length - 60);
+    return (left ? [`(${left} lines before these)`] : []).concat(this.#log.slice(left)).join('\n');
   }
 
   async #address(listener) { return (await this.logged({msg: 'listening', listener})).address; }
@@ -158,7 +164,7 @@ ${body}`);
       throw error;
     });
     await rm(this.#dir, {recursive: true});
-    assert.equal(code, 0, `bridgehead ended with ${code}:\n${this.#log.join('\n')}`);
+    assert.equal(code, 0, `bridgehead ended with ${code}:\n${this.#tail()}`);
   }
 
   // open is a client: npm's ws over wss, trusting the local authority.

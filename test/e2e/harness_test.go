@@ -194,10 +194,13 @@ func (e *edge) closedLine(route string) map[string]any {
 	return e.await(func(line map[string]any) bool { return line["msg"] == "closed" && line["route"] == route })
 }
 
-// stop ends it at once and shows the end of its log if the test failed.
+// stop ends it at once, and shows the end of its log if the test failed. A data race fails it: the detector only tells of it there.
 func (e *edge) stop() {
 	e.process.Process.Kill()
 	<-e.exited
+	if _, report, raced := strings.Cut(e.text.String(), "WARNING: DATA RACE"); raced {
+		e.t.Errorf("the program has a data race:%.10000s", report)
+	}
 	if e.t.Failed() {
 		e.t.Logf("log:\n%s", lastLines(e.text.String(), 60))
 	}

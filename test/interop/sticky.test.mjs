@@ -84,13 +84,13 @@ const echo = (client, value) => client.timeout(20_000).emitWithAck('echo', value
 
 // converse has a client say things, and be answered by its server alone.
 async function converse(client, at) {
-  for (let i = 0; i < 5; i++) assert.deepEqual(await echo(client, i), {at, value: i});
+  for (let i = 0; i < 3; i++) assert.deepEqual(await echo(client, i), {at, value: i});
 }
 
 for (const way of Object.keys(ways)) {
   test(`every session stays at its server by ${way}`, async t => {
     const seen = new Set();
-    for (let n = 0; n < 6; n++) {
+    for (let n = 0; n < 4; n++) {
       const client = begin(t, way);
       const at = await arrived(client, way);
       seen.add(at);
@@ -113,7 +113,7 @@ for (const way of ['upgrade', 'polling']) {
 for (const way of Object.keys(ways)) {
   test(`when a server dies its clients go on at the other by ${way}`, async t => {
     const clients = [];
-    for (let n = 0; n < 6; n++) {
+    for (let n = 0; n < 4; n++) {
       const client = begin(t, way, {reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 100});
       clients.push({client, at: await arrived(client, way), id: client.id});
     }

@@ -76,21 +76,22 @@ func (r *Reactor) Close() {
 
 // A Loop is one event loop. But for Post, its methods and those of its sockets and timers are for what runs on it.
 type Loop struct {
-	epoll, event int // descriptors: of epoll, and of the eventfd that wakes it
-	buffer       []byte
-	events       []syscall.EpollEvent
-	sockets      []*Socket // by descriptor
-	queue        queue
-	timers       timers
-	now          time.Time
-	current      Handler // in whose name something runs; nil: nobody's
-	stopping     bool
+	epoll    int
+	bed      bed // where it sleeps
+	buffer   []byte
+	events   []syscall.EpollEvent
+	sockets  []*Socket // by descriptor
+	queue    queue
+	timers   timers
+	now      time.Time
+	current  Handler // in whose name something runs; nil: nobody's
+	stopping bool
 
 	load  atomic.Int64 // sockets that are open
 	ended chan struct{}
 
-	posted atomic.Bool // the eventfd was written, or is about to be, and the tasks were not taken since
-	mu     sync.Mutex  // guards the following, and that the eventfd is open
+	posted atomic.Bool // there are tasks
+	mu     sync.Mutex  // guards the following
 	tasks  []task
 	closed bool // no task is taken any more
 }
@@ -105,19 +106,14 @@ func newLoop(buffer int) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make an event loop: %w", err)
 	}
-	event, err := newEvent()
-	if err == nil {
-		// Edge-triggered, so that it need never be read.
-		err = syscall.EpollCtl(epoll, syscall.EPOLL_CTL_ADD, event, &syscall.EpollEvent{Events: syscall.EPOLLIN | edge, Fd: int32(event)})
+	l := &Loop{
+		epoll: epoll, now: time.Now(), ended: make(chan struct{}),
+		buffer: make([]byte, buffer), events: make([]syscall.EpollEvent, maxEvents),
 	}
-	if err != nil {
-		syscall.Close(epoll)
+	if err := l.bed.make(l); err != nil {
 		return nil, fmt.Errorf("make an event loop: %w", err)
 	}
-	return &Loop{
-		epoll: epoll, event: event, now: time.Now(), ended: make(chan struct{}),
-		buffer: make([]byte, buffer), events: make([]syscall.EpollEvent, maxEvents),
-	}, nil
+	return l, nil
 }
 
 // Post lets f run on the loop, soon, and in the order of the calls; a panic of it is the handler's. It may be called from any
@@ -130,7 +126,7 @@ func (l *Loop) Post(h Handler, f func()) bool {
 	}
 	l.tasks = append(l.tasks, task{h, f})
 	if !l.posted.Swap(true) {
-		l.wake()
+		l.bed.wake()
 	}
 	return true
 }
@@ -144,7 +140,6 @@ func (l *Loop) Now() time.Time { return l.now }
 // run is the loop's goroutine.
 func (l *Loop) run() {
 	defer close(l.ended)
-	runtime.LockOSThread()
 	for !l.stopping {
 		l.safely(l.turn)
 	}
@@ -184,8 +179,7 @@ func (l *Loop) close() bool {
 		return false
 	}
 	l.closed = true
-	syscall.Close(l.epoll)
-	syscall.Close(l.event)
+	l.bed.close()
 	return true
 }
 
@@ -226,7 +220,6 @@ func (l *Loop) runTask(t task, rest []task) {
 			defer l.mu.Unlock()
 			l.tasks = append(rest, l.tasks...)
 			l.posted.Store(true)
-			l.wake()
 		}
 	}()
 	l.current = t.handler
@@ -253,14 +246,15 @@ func (l *Loop) runReady() {
 	}
 }
 
-// wait notes which sockets are ready. It blocks only if there is nothing else to do: the first call, which does not, need not tell
-// the scheduler.
+// wait notes which sockets are ready. It sleeps only if there is nothing else to do.
 func (l *Loop) wait() {
-	n := l.poll()
-	if n == 0 && l.queue.len() == 0 {
-		n, _ = syscall.EpollWait(l.epoll, l.events, l.timers.timeout(time.Now()))
+	var n int
+	if l.queue.len() > 0 {
+		n = l.poll()
+	} else {
+		n = l.bed.sleep()
 	}
-	for i := range max(n, 0) {
+	for i := range n {
 		e := &l.events[i]
 		if s := l.at(int(e.Fd)); s != nil {
 			s.note(e.Events)

@@ -195,17 +195,3 @@ func (l *Loop) poll() int {
 	}
 	return int(n)
 }
-
-func newEvent() (int, error) {
-	fd, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_CLOEXEC|syscall.O_NONBLOCK, 0)
-	if errno != 0 {
-		return -1, os.NewSyscallError("eventfd", errno)
-	}
-	return int(fd), nil
-}
-
-// wake makes the loop's wait return. The counter of an eventfd, which grows by one each time, never overflows.
-func (l *Loop) wake() {
-	one := [8]byte{1}
-	_, _, _ = syscall.RawSyscall(syscall.SYS_WRITE, uintptr(l.event), uintptr(unsafe.Pointer(&one)), uintptr(len(one)))
-}

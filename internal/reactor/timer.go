@@ -2,10 +2,7 @@
 
 package reactor
 
-import (
-	"math"
-	"time"
-)
+import "time"
 
 // A Timer calls its handler's Expired once each time it was armed. It is made part of a larger struct; its zero value is at rest.
 type Timer struct {
@@ -22,7 +19,7 @@ func (t *Timer) When() time.Time {
 	return t.when
 }
 
-// Arm sets t, which may be armed already, to expire at a time. It is exact to a millisecond, and never early.
+// Arm sets t, which may be armed already, to expire at a time. It is never early.
 func (l *Loop) Arm(t *Timer, at time.Time, h Handler) {
 	t.handler, t.when = h, at
 	if t.place == 0 {
@@ -53,16 +50,12 @@ func (h *timers) due(now time.Time) *Timer {
 	return t
 }
 
-// timeout is how long to wait for the next, in milliseconds; -1 is for ever.
-func (h timers) timeout(now time.Time) int {
+// next is when the next expires; zero: there is none.
+func (h timers) next() time.Time {
 	if len(h) == 0 {
-		return -1
+		return time.Time{}
 	}
-	left := h[0].when.Sub(now)
-	if left <= 0 {
-		return 0
-	}
-	return int(min((left+time.Millisecond-1)/time.Millisecond, math.MaxInt32))
+	return h[0].when
 }
 
 func (h *timers) remove(i int) {

@@ -3,11 +3,11 @@ package proxy
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,12 +26,11 @@ type Client struct {
 	terms   *terms       // those it was admitted under
 	facts   policy.Facts // without the request
 	session Session
-	place   *place
-	reply   Reply
+	place   place
+	chosen  string // subprotocol
 	since   time.Time
-	ctx     context.Context
-	cancel  context.CancelFunc
-	ending  chan struct{}
+	ending  pump.Signal // that End was called
+	gone    pump.Signal // that everything it held is given back
 
 	mu      sync.Mutex // guards the following
 	cause   *ws.Cause  // the first; nil while the socket lives
@@ -47,18 +46,18 @@ type Driver interface {
 	Wake()  // obeys changed options
 }
 
-func (p *Proxy) newClient(t *terms, h *Handshake, session Session, pl *place) *Client {
+func (p *Proxy) newClient(t *terms, h *Handshake, session Session, pl place) *Client {
 	c := &Client{
-		proxy: p, terms: t, facts: cloneFacts(h.Facts), session: session, place: pl, reply: h.Reply,
-		since: time.Now(), ending: make(chan struct{}), state: h.Reply.State,
+		proxy: p, terms: t, facts: cloneFacts(h.Facts), session: session, place: pl,
+		chosen: strings.Clone(h.Reply.Subprotocol), since: time.Now(), state: h.Reply.State,
 	}
-	c.reply.Header = nil
-	c.user = cmp.Or(h.Reply.User, c.facts.User)
-	c.ctx, c.cancel = context.WithCancel(context.Background())
+	c.user = cmp.Or(strings.Clone(h.Reply.User), c.facts.User)
 	c.Socket = pump.Socket{
 		Deflate: h.Reply.Extensions != "", Options: p.socket, Grant: pl.grant,
-		Counters: pump.NewCounters(p.Metrics), Outbox: new(pump.Outbox),
-		Log: h.Log, Loops: p.Loops, End: c.End, Ending: c.ending,
+		Counters: pump.NewCounters(p.Metrics), Log: h.Log, Loops: p.Loops, End: c.End, Ending: &c.ending,
+	}
+	if h.Reply.Push {
+		c.Outbox = new(pump.Outbox)
 	}
 	return c
 }
@@ -128,7 +127,7 @@ func (c *Client) giveBack() {
 
 // leave is the last of a client: its backend is told.
 func (c *Client) leave(cause ws.Cause) {
-	defer c.cancel()
+	defer c.gone.Give()
 	defer c.proxy.Hub.Leave()
 	defer c.rescue("reporting the end of")
 	if r, ok := c.session.(Reporter); ok {
@@ -142,7 +141,7 @@ func (c *Client) End(cause ws.Cause) {
 	first, started := c.cause == nil, c.started
 	if first {
 		c.cause = &cause
-		close(c.ending)
+		c.ending.Give()
 	}
 	c.mu.Unlock()
 	if first && started {
@@ -203,8 +202,8 @@ func (c *Client) who() (args []any) {
 	if user := c.User(); user != "" {
 		args = append(args, "user", user)
 	}
-	if c.reply.Subprotocol != "" {
-		args = append(args, "subprotocol", c.reply.Subprotocol)
+	if c.chosen != "" {
+		args = append(args, "subprotocol", c.chosen)
 	}
 	return args
 }
@@ -216,7 +215,7 @@ func (c *Client) Send(m ws.Message) error {
 	ended, driver := c.cause != nil, c.driver
 	c.mu.Unlock()
 	switch {
-	case !c.reply.Push:
+	case c.Outbox == nil:
 		m.Finish(hub.ErrNoPush)
 		return hub.ErrNoPush
 	case ended:
@@ -253,11 +252,8 @@ func (c *Client) Attach(d Driver) {
 // ID names the connection; it is unique over all programs.
 func (c *Client) ID() string { return c.facts.ConnID }
 
-// Context ends when the client has ended and everything it held is given back.
-func (c *Client) Context() context.Context { return c.ctx }
-
 // Done is closed when the client has ended and everything it held is given back.
-func (c *Client) Done() <-chan struct{} { return c.ctx.Done() }
+func (c *Client) Done() <-chan struct{} { return c.gone.Done() }
 
 // Facts are what was known of the client in its handshake. Their Request is nil.
 func (c *Client) Facts() *policy.Facts { return &c.facts }
@@ -266,7 +262,7 @@ func (c *Client) Facts() *policy.Facts { return &c.facts }
 func (c *Client) Since() time.Time { return c.since }
 
 // Subprotocol is the one that was chosen, or "".
-func (c *Client) Subprotocol() string { return c.reply.Subprotocol }
+func (c *Client) Subprotocol() string { return c.chosen }
 
 // User is who the client is, as far as known.
 func (c *Client) User() string {
@@ -300,7 +296,7 @@ func (c *Client) SetState(state json.RawMessage) {
 func (c *Client) Info() hub.Info {
 	info := hub.Info{
 		ID: c.ID(), Route: c.proxy.Route, Kind: c.terms.Kind, Client: c.facts.Client.String(), User: c.User(),
-		Subprotocol: c.reply.Subprotocol, ConnectedAt: c.since.UTC(), State: c.State(),
+		Subprotocol: c.chosen, ConnectedAt: c.since.UTC(), State: c.State(),
 	}
 	info.MessagesIn, info.BytesIn, info.MessagesOut, info.BytesOut = c.Counters.Sum()
 	return info

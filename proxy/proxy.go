@@ -115,7 +115,7 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 		Forwarded: t.Trusted.Trusts(r),
 		Metrics:   p.Metrics,
 	}
-	h.Log = p.Log.With("conn", h.ConnID, "client", addr.String())
+	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
 	return h
 }
 
@@ -123,21 +123,21 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(rand.Text()) }
 
 // admit asks the policies, the cheap ones first.
-func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (*place, error) {
+func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (place, error) {
 	if err := t.origins.Check(h.Request); err != nil {
-		return nil, forbidden(err)
+		return place{}, forbidden(err)
 	}
 	grant, err := t.limiter.Admit(&h.Facts, now)
 	if err != nil {
-		return nil, err
+		return place{}, err
 	}
-	pl := &place{grant: grant}
-	for _, room := range []*policy.Capacity{p.room, p.Capacity} {
+	pl := place{grant: grant}
+	for i, room := range [...]*policy.Capacity{p.room, p.Capacity} {
 		if !room.Acquire() {
 			pl.release()
-			return nil, unavailable("capacity")
+			return place{}, unavailable("capacity")
 		}
-		pl.rooms = append(pl.rooms, room)
+		pl.rooms[i] = room
 	}
 	return pl, nil
 }
@@ -145,13 +145,15 @@ func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (*place, error) {
 // A place is what an admitted client holds of the limits.
 type place struct {
 	grant *policy.Grant
-	rooms []*policy.Capacity
+	rooms [2]*policy.Capacity // nil: not reached
 }
 
 func (p *place) release() {
 	p.grant.Release()
 	for _, room := range p.rooms {
-		room.Release()
+		if room != nil {
+			room.Release()
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func TestOpenSocketsObeyNewTerms(t *testing.T) {
 	if resp, _, _ := s.ask("Origin: https://old.example"); resp.StatusCode != 403 {
 		t.Errorf("status %s, want 403", resp.Status)
 	}
-	if c.Context().Err() != nil {
+	if c.gone.Given() {
 		t.Error("the socket was ended")
 	}
 }
@@ -88,7 +88,7 @@ func TestReplaceGivesTheSocketsThatHaveToEnd(t *testing.T) {
 	if len(open) != 1 || open[0] != old {
 		t.Fatalf("%v, want the one that is open", open)
 	}
-	if old.Context().Err() != nil {
+	if old.gone.Given() {
 		t.Error("it was ended, which is for the caller to do")
 	}
 	young, _, _ := s.accepted()

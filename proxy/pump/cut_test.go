@@ -136,7 +136,7 @@ func throughLink(t *testing.T, send func(*peer), on *Loops) (string, ws.Kind) {
 		io.Copy(io.Discard, r.client.r)
 	}()
 	go func() { // it hangs up as soon as it is told to
-		<-r.ending
+		<-r.ending.Done()
 		r.client.Close()
 	}()
 	r.backend.impatient(unix)

@@ -388,7 +388,7 @@ type rig struct {
 	once    sync.Once
 	cause   ws.Cause      // the first
 	driven  chan struct{} // closed when there is a driver, as after proxy.Session.Start
-	ending  chan struct{} // closed when End was called
+	ending  Signal        // that End was called
 	closed  chan struct{} // closed when Close has returned
 	took    time.Duration // that Close took
 }
@@ -402,7 +402,7 @@ func quiet() Options {
 
 func newRig(t testing.TB, o Options, clients kind) *rig {
 	t.Helper()
-	r := &rig{t: t, driven: make(chan struct{}), ending: make(chan struct{}), closed: make(chan struct{})}
+	r := &rig{t: t, driven: make(chan struct{}), closed: make(chan struct{})}
 	r.options.Store(&o)
 	ours, theirs := clients.pair(t, true)
 	r.client = newPeer(t, theirs, true)
@@ -410,7 +410,7 @@ func newRig(t testing.TB, o Options, clients kind) *rig {
 	r.theirs = ours
 	r.socket = &Socket{
 		Conn: ours, Options: r.options.Load, Counters: NewCounters(nil), Outbox: new(Outbox),
-		Log: slog.New(slog.DiscardHandler), End: r.end, Ending: r.ending,
+		Log: slog.New(slog.DiscardHandler), End: r.end, Ending: &r.ending,
 	}
 	t.Cleanup(r.finish)
 	return r
@@ -454,7 +454,7 @@ func startStream(t testing.TB, o Options, to Backend) *rig {
 func (r *rig) end(cause ws.Cause) {
 	r.once.Do(func() {
 		r.cause = cause
-		close(r.ending)
+		r.ending.Give()
 		go func() {
 			defer close(r.closed)
 			<-r.driven

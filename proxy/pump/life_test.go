@@ -31,7 +31,7 @@ func wantAfter(t *testing.T, start time.Time, want time.Duration, what string) {
 
 // ended waits for the end without reading what the peers are told.
 func (r *rig) ended() {
-	<-r.ending
+	<-r.ending.Done()
 	r.client.Close()
 	if r.backend != nil {
 		r.backend.Close()
@@ -93,7 +93,7 @@ func TestAnyBytesAreLife(t *testing.T) {
 			r.client.write(long[i : i+1])
 		}
 		select {
-		case <-r.ending:
+		case <-r.ending.Done():
 			t.Errorf("ended for %v", r.cause)
 		default:
 		}

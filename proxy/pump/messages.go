@@ -73,7 +73,7 @@ func (m *Messages) Serve(handle func(ws.Message) error) ws.Cause {
 		if err != nil {
 			return readCause(err)
 		}
-		if m.ending() {
+		if m.socket.Ending.Given() {
 			continue
 		}
 		if err := m.take(msg, handle); err != nil {
@@ -119,15 +119,6 @@ func (m *Messages) take(msg ws.Message, handle func(ws.Message) error) error {
 		return err
 	}
 	return m.socket.charge(1, len(msg.Data), now, m.life)
-}
-
-func (m *Messages) ending() bool {
-	select {
-	case <-m.socket.Ending:
-		return true
-	default:
-		return false
-	}
 }
 
 // Write sends one message and waits until the socket has taken it. Its error is a ws.Cause, for End.
@@ -208,7 +199,7 @@ func readCause(err error) ws.Cause {
 // for Serve to say which.
 func (m *Messages) writeCause(err error) ws.Cause {
 	if errors.Is(err, websocket.ErrCloseSent) {
-		<-m.socket.Ending
+		<-m.socket.Ending.Done()
 	}
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() { // gorilla hides os.ErrDeadlineExceeded
 		return ws.Cause{Kind: ws.ClientSlow, Err: err}

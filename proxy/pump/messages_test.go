@@ -34,7 +34,7 @@ func startMessagesOver(t testing.TB, o Options, clients kind, early []byte, hand
 
 func echo(r *rig, m ws.Message) error         { return r.msgs.Write(m) }
 func nothing(*rig, ws.Message) error          { return nil }
-func busyUntilEnd(r *rig, _ ws.Message) error { <-r.ending; return nil }
+func busyUntilEnd(r *rig, _ ws.Message) error { <-r.ending.Done(); return nil }
 
 func TestMessagesAreWhole(t *testing.T) {
 	t.Parallel()

@@ -14,7 +14,7 @@ const (
 )
 
 // An Outbox holds what others than the bridge send to a client, until the driver writes it between the bridge's own messages.
-// Its zero value is ready; its methods may be called at once.
+// Its zero value is ready; its methods may be called at once. A nil Outbox, where nothing may be put, is always empty.
 type Outbox struct {
 	mu     sync.Mutex // guards the following
 	queue  []ws.Message
@@ -47,6 +47,9 @@ func (o *Outbox) put(m ws.Message) error {
 
 // take removes and gives the oldest message.
 func (o *Outbox) take() (ws.Message, bool) {
+	if o == nil {
+		return ws.Message{}, false
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.queue) == 0 {
@@ -64,6 +67,9 @@ func (o *Outbox) take() (ws.Message, bool) {
 
 // waiting reports whether there is anything to take.
 func (o *Outbox) waiting() bool {
+	if o == nil {
+		return false
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.queue) > 0
@@ -71,6 +77,9 @@ func (o *Outbox) waiting() bool {
 
 // Close finishes all that waits, and all that is yet to come, with hub.ErrClosed.
 func (o *Outbox) Close() {
+	if o == nil {
+		return
+	}
 	o.mu.Lock()
 	queue := o.queue
 	o.queue, o.closed = nil, true

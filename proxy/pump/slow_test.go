@@ -30,7 +30,7 @@ func testSlowSides(t *testing.T) {
 			for {
 				r.push(ws.Message{Op: ws.Binary, Data: make([]byte, 64<<10)})
 				select {
-				case <-r.ending:
+				case <-r.ending.Done():
 					return
 				default:
 				}

@@ -23,7 +23,7 @@ type Socket struct {
 	Options  func() *Options // the values in force now; they may change while the socket lives
 	Grant    *policy.Grant   // the limits this client was admitted under; nil: none
 	Counters *Counters
-	Outbox   *Outbox // what others than the bridge send to the client
+	Outbox   *Outbox // what others than the bridge send to the client; nil: nothing
 	Log      *slog.Logger
 	Loops    *Loops // to carry it on, if its connections can be; nil: by goroutines
 
@@ -31,8 +31,8 @@ type Socket struct {
 	// and then somebody calls Close on the driver.
 	End func(ws.Cause)
 
-	// Ending is closed when End was first called.
-	Ending <-chan struct{}
+	// Ending is given when End is first called.
+	Ending *Signal
 }
 
 // Counters count what passed, for one socket and at once for its route. In is from the client, Out is to it.
@@ -147,7 +147,7 @@ func (s *Socket) sleep(d time.Duration) bool {
 	select {
 	case <-timer.C:
 		return true
-	case <-s.Ending:
+	case <-s.Ending.Done():
 		return false
 	}
 }

@@ -70,7 +70,7 @@ func (s *lines) awaitEnd() {
 	}
 	select {
 	case <-s.ended:
-	case <-s.client.Ending:
+	case <-s.client.Ending.Done():
 	case <-time.After(s.linger):
 	}
 }

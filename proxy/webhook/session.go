@@ -123,7 +123,7 @@ func (s *session) take(m ws.Message) error {
 	if room := s.enqueue(m); room != nil {
 		select {
 		case <-room:
-		case <-s.client.Ending:
+		case <-s.client.Ending.Done():
 		}
 	}
 	return nil
@@ -262,21 +262,12 @@ func (s *session) run(actions []action) {
 		switch {
 		case a.set != nil:
 			s.set(a.set)
-		case a.send != nil && !s.ending():
+		case a.send != nil && !s.client.Ending.Given():
 			s.write(*a.send)
 		case a.close != nil:
 			s.bid(a.close)
 			return
 		}
-	}
-}
-
-func (s *session) ending() bool {
-	select {
-	case <-s.client.Ending:
-		return true
-	default:
-		return false
 	}
 }
 

@@ -40,9 +40,13 @@ type Filter struct {
 	text bool    // and is text to be checked
 	over bool    // a Close or an error ended the stream
 	utf8 UTF8
-	held []byte // kept from the last chunk: an incomplete header or control frame
+	kept uint8       // how much of held is
+	held *incomplete // kept from the last chunk; nil: nothing ever was
 	err  error
 }
+
+// An incomplete header or control frame.
+type incomplete [MaxHeaderSize + MaxControlPayload]byte
 
 // Passed is what came of one chunk.
 type Passed struct {
@@ -61,7 +65,7 @@ type Passed struct {
 // Pass takes one chunk, which must begin with what Held gave. The error is a *ProtocolError: Out then holds all that came before
 // the offence, and the Filter is finished, as it is after a Close: further calls let nothing pass.
 func (f *Filter) Pass(chunk []byte) (Passed, error) {
-	f.held = f.held[:0]
+	f.kept = 0
 	p := Passed{Frame: -1, Message: -1}
 	if f.over {
 		return p, f.err
@@ -76,7 +80,12 @@ func (f *Filter) Pass(chunk []byte) (Passed, error) {
 
 // Held copies what was kept back from the last chunk, at most MaxHeaderSize+MaxControlPayload bytes, to the front of buf and
 // returns its length. The caller reads behind it and passes all of it.
-func (f *Filter) Held(buf []byte) int { return copy(buf, f.held) }
+func (f *Filter) Held(buf []byte) int {
+	if f.kept == 0 {
+		return 0
+	}
+	return copy(buf, f.held[:f.kept])
+}
 
 // MidFrame reports whether what passed so far ends inside a frame: nothing but the rest of it may follow. With Strip no frames
 // pass, and it is false.
@@ -131,7 +140,10 @@ func (f *Filter) frame(c *cursor, p *Passed) error {
 
 // hold keeps the rest of the chunk for the next.
 func (f *Filter) hold(c *cursor) {
-	f.held = append(f.held, c.rest()...)
+	if f.held == nil {
+		f.held = new(incomplete)
+	}
+	f.kept = uint8(copy(f.held[:], c.rest()))
 	c.in = len(c.buf)
 }
 

@@ -15,12 +15,15 @@ const (
 	Dead                 // the peer gave no sign of life: end the socket
 )
 
+// A Patience says how long a peer may be silent.
+type Patience struct {
+	Interval time.Duration // a ping is due when nothing came for so long; 0: no pings
+	Timeout  time.Duration // the peer is dead when nothing came for so long after a ping; 0: never
+}
+
 // A Keepalive is the clock of one side of a WebSocket: when to ping it and when to give it up. It does nothing by itself: its
 // owner asks Advance when a timer fires, and guards it by a lock of its own.
 type Keepalive struct {
-	Interval time.Duration // a ping is due when nothing came for so long; 0: no pings
-	Timeout  time.Duration // the peer is dead when nothing came for so long after a ping; 0: never
-
 	last    time.Time // when something came or a ping went, whichever was later
 	waiting bool      // a ping went and nothing came since
 	pending bool      // payload was not answered yet: the next ping repeats it, so that the answer to either is known
@@ -36,31 +39,31 @@ func (k *Keepalive) Seen(now time.Time) {
 
 // Advance says what is due now, and when to ask again; zero is never. The clock starts with the first call.
 // Asking early or often changes nothing.
-func (k *Keepalive) Advance(now time.Time) (Beat, time.Time) {
-	if k.Interval <= 0 {
+func (k *Keepalive) Advance(now time.Time, p Patience) (Beat, time.Time) {
+	if p.Interval <= 0 {
 		return Rest, time.Time{}
 	}
 	if k.last.IsZero() {
 		k.last = now
 	}
-	due := k.due()
+	due := k.due(p)
 	switch {
 	case now.Before(due):
 		return Rest, due
-	case k.waiting && k.Timeout > 0:
+	case k.waiting && p.Timeout > 0:
 		return Dead, time.Time{}
 	}
 	k.ping(now)
 	// The answer may come at once: then the next ping is due before the time for the answer is over.
-	return SendPing, now.Add(min(k.Interval, k.due().Sub(now)))
+	return SendPing, now.Add(min(p.Interval, k.due(p).Sub(now)))
 }
 
 // due is when the next ping is to go, or the last one was to be answered.
-func (k *Keepalive) due() time.Time {
-	if k.waiting && k.Timeout > 0 {
-		return k.last.Add(k.Timeout)
+func (k *Keepalive) due(p Patience) time.Time {
+	if k.waiting && p.Timeout > 0 {
+		return k.last.Add(p.Timeout)
 	}
-	return k.last.Add(k.Interval)
+	return k.last.Add(p.Interval)
 }
 
 func (k *Keepalive) ping(now time.Time) {

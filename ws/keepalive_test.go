@@ -16,41 +16,42 @@ func TestKeepalive(t *testing.T) {
 	}
 	for _, c := range []struct {
 		rule  string
-		k     Keepalive
+		p     Patience
 		steps []step
 	}{
-		{"a silent peer is pinged, then given up", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+		{"a silent peer is pinged, then given up", Patience{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, 30}, {10, "", Rest, 30}, {30, "", SendPing, 50}, {49, "", Rest, 50}, {50, "", Dead, never},
 		}},
-		{"whatever comes is life", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+		{"whatever comes is life", Patience{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, 30}, {20, "seen", Rest, 50}, {50, "", SendPing, 70}, {69, "seen", Rest, 99}, {99, "", SendPing, 119},
 		}},
-		{"an answer is followed by the next ping in its time", Keepalive{Interval: 2 * time.Second, Timeout: 20 * time.Second}, []step{
+		{"an answer is followed by the next ping in its time", Patience{Interval: 2 * time.Second, Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, 2}, {2, "", SendPing, 4}, {3, "seen", Rest, 5}, {5, "", SendPing, 7}, {7, "", Rest, 25}, {25, "", Dead, never},
 		}},
-		{"asking late pings once", Keepalive{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
+		{"asking late pings once", Patience{Interval: 30 * time.Second, Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, 30}, {100, "", SendPing, 120}, {100, "", Rest, 120},
 		}},
-		{"no interval, no pings", Keepalive{Timeout: 20 * time.Second}, []step{
+		{"no interval, no pings", Patience{Timeout: 20 * time.Second}, []step{
 			{0, "", Rest, never}, {1000, "", Rest, never},
 		}},
-		{"no timeout, pings without end", Keepalive{Interval: 30 * time.Second}, []step{
+		{"no timeout, pings without end", Patience{Interval: 30 * time.Second}, []step{
 			{0, "", Rest, 30}, {30, "", SendPing, 60}, {60, "", SendPing, 90}, {90, "", SendPing, 120},
 		}},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
 			t.Parallel()
+			var k Keepalive
 			start := time.Now()
 			for _, s := range c.steps {
 				now := start.Add(time.Duration(s.at) * time.Second)
 				if s.do == "seen" {
-					c.k.Seen(now)
+					k.Seen(now)
 				}
 				want := start.Add(time.Duration(s.next) * time.Second)
 				if s.next == never {
 					want = time.Time{}
 				}
-				if beat, next := c.k.Advance(now); beat != s.beat || !next.Equal(want) {
+				if beat, next := k.Advance(now, c.p); beat != s.beat || !next.Equal(want) {
 					t.Fatalf("at %d s after %q: beat %d, next in %v; want %d, %d", s.at, s.do, beat, next.Sub(start), s.beat, s.next)
 				}
 			}
@@ -61,13 +62,13 @@ func TestKeepalive(t *testing.T) {
 // RFC 6455, section 5.5.3: a pong carries what the ping carried; a peer may answer the last of several pings alone.
 func TestKeepaliveAnswers(t *testing.T) {
 	t.Parallel()
-	k := Keepalive{Interval: time.Second, Timeout: time.Minute}
+	var k Keepalive
 	now := time.Now()
 	ping := func() [8]byte {
 		t.Helper()
 		k.Seen(now)
 		now = now.Add(time.Second)
-		if beat, _ := k.Advance(now); beat != SendPing {
+		if beat, _ := k.Advance(now, Patience{Interval: time.Second, Timeout: time.Minute}); beat != SendPing {
 			t.Fatalf("beat %d", beat)
 		}
 		return k.Payload()

@@ -23,8 +23,13 @@ type clocks struct {
 	start   time.Time
 	share   float64 // how much of the lifetime this socket lives, so that sockets do not end together
 	active  time.Time
-	closeBy time.Time // zero: no closing handshake is under way
-	closing *ws.Cause // what the socket then ends with
+	closing *closing // the closing handshake; nil: none is under way
+}
+
+// A closing is a closing handshake that has a time to be over.
+type closing struct {
+	by    time.Time
+	cause ws.Cause // to end with then
 }
 
 // begin starts the clocks.
@@ -48,11 +53,19 @@ func (c *clocks) came(from side, message bool, now time.Time) {
 // closeAt starts the clock of a closing handshake that a side began, and reports false if one is under way; when it runs out the
 // socket is to end with cause.
 func (c *clocks) closeAt(by time.Time, cause ws.Cause) bool {
-	if !c.closeBy.IsZero() {
+	if c.closing != nil {
 		return false
 	}
-	c.closeBy, c.closing = by, &cause
+	c.closing = &closing{by, cause}
 	return true
+}
+
+// closeBy is when the closing handshake that is under way is to be over; zero if there is none.
+func (c *clocks) closeBy() time.Time {
+	if c.closing == nil {
+		return time.Time{}
+	}
+	return c.closing.by
 }
 
 // An aspect says what the clocks need to know of a side.
@@ -76,11 +89,10 @@ func (c *clocks) advance(now time.Time, o *Options, of [sides]aspect) (d due) {
 			continue
 		}
 		k := &c.beat[side]
-		k.Interval, k.Timeout = o.Ping, o.Pong
 		if of[side].busy {
 			k.Seen(now)
 		}
-		beat, at := k.Advance(now)
+		beat, at := k.Advance(now, ws.Patience{Interval: o.Ping, Timeout: o.Pong})
 		d.ping[side] = beat == ws.SendPing
 		if beat == ws.Dead {
 			d.cause = cmpOr(d.cause, ws.Cause{Kind: [...]ws.Kind{ws.ClientDead, ws.BackendDead}[side]})
@@ -99,8 +111,8 @@ func (c *clocks) deadlines(now time.Time, o *Options) (cause ws.Cause, next time
 		}
 		cause = cmpOr(cause, then)
 	}
-	if !c.closeBy.IsZero() { // the socket is ending, and by this cause
-		deadline(c.closeBy, *c.closing)
+	if c.closing != nil { // the socket is ending, and by this cause
+		deadline(c.closing.by, c.closing.cause)
 		return cause, next
 	}
 	if o.Idle > 0 {

@@ -85,7 +85,7 @@ func (l *life) stop() (closeBy time.Time) {
 	defer l.mu.Unlock()
 	l.stopped = true
 	l.timer.Stop()
-	return l.clocks.closeBy
+	return l.clocks.closeBy()
 }
 
 // tick does what is due and sets the timer for what is due next.

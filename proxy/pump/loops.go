@@ -3,6 +3,7 @@
 package pump
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -93,11 +94,11 @@ type loopEnd struct {
 	reactor.Socket
 	side   side
 	filter ws.Filter
-	early  []byte
-	cut    text    // of a stream
-	out    *output // nil: nothing waits
-	secure *secure // nil: no TLS
-	fd     int32   // before it is on the loop
+	early  *bytes.Reader // to be read first; nil: nothing is left
+	cut    *text         // of a stream whose messages are text
+	out    *output       // nil: nothing waits
+	secure *secure       // nil: no TLS
+	fd     int32         // before it is on the loop
 
 	stream    bool // no frames go out: every place is a boundary
 	atFrame   bool // what was taken for it so far ends at a frame boundary
@@ -113,14 +114,20 @@ type loopEnd struct {
 
 func newLoopLink(loop *reactor.Loop, s *Socket, to Backend) *loopLink {
 	l := &loopLink{socket: s, loop: loop, stream: to.Stream, message: to.Message, linger: to.Linger}
-	l.ends[client].early, l.ends[backend].early = s.Early, to.Early
-	for side := range sides {
-		e := &l.ends[side]
-		e.side, e.atFrame, e.atMessage = side, true, true
-		e.filter = newFilter(s, side, to.Stream)
-		e.filter.Control = func(op ws.Opcode, payload []byte) bool { return l.control(e, op, payload) }
+	control := l.control // one for both sides
+	for i, early := range [sides][]byte{s.Early, to.Early} {
+		e := &l.ends[i]
+		e.side, e.atFrame, e.atMessage = side(i), true, true
+		e.filter = newFilter(s, e.side, to.Stream)
+		e.filter.Control = control
+		if len(early) > 0 {
+			e.early = bytes.NewReader(early)
+		}
 	}
 	l.ends[backend].stream = to.Stream
+	if to.Stream && to.Message == ws.Text {
+		l.ends[backend].cut = new(text)
+	}
 	s.Early, s.Conn = nil, nil
 	return l
 }
@@ -200,7 +207,7 @@ func (l *loopLink) Ready(s *reactor.Socket) {
 // mayRead tells whether there is something to read that may go somewhere: while the other side has not taken what it was sent, and
 // while the client is throttled, TCP pushes back.
 func (l *loopLink) mayRead(e *loopEnd) bool {
-	return !e.ended && (e.Readable() || len(e.early) > 0 || e.secure != nil && e.secure.more) && !l.busy(e)
+	return !e.ended && (e.Readable() || e.early != nil || e.secure != nil && e.secure.more) && !l.busy(e)
 }
 
 // busy tells whether we choose not to read from a side.
@@ -231,24 +238,24 @@ func (l *loopLink) read(e *loopEnd) {
 // readInto reads the early bytes first, whose memory goes with the last of them.
 func (l *loopLink) readInto(e *loopEnd, p []byte) (int, error) {
 	switch {
-	case len(e.early) > 0:
+	case e.early != nil:
 	case e.secure != nil:
 		return l.readSecure(e, p)
 	default:
 		return e.Read(p)
 	}
-	n := copy(p, e.early)
-	if e.early = e.early[n:]; len(e.early) == 0 {
+	n, err := e.early.Read(p)
+	if e.early.Len() == 0 {
 		e.early = nil
 	}
-	return n, nil
+	return n, err
 }
 
 // take passes on the n bytes behind the headroom of buf.
 func (l *loopLink) take(e *loopEnd, buf []byte, n int) {
 	if e.stream {
 		payload := buf[headroom : headroom+n]
-		if l.message == ws.Text {
+		if e.cut != nil {
 			payload = e.cut.message(buf, n)
 		}
 		l.passMessage(e, buf, payload)
@@ -263,7 +270,7 @@ func (l *loopLink) take(e *loopEnd, buf []byte, n int) {
 // finished follows the end of what a side sends.
 func (l *loopLink) finished(e *loopEnd, err error) {
 	e.ended, e.over = true, true
-	if err == io.EOF && e.stream {
+	if err == io.EOF && e.cut != nil {
 		l.passMessage(e, nil, e.cut.rest())
 	}
 	l.lost(e, err, false)
@@ -388,8 +395,9 @@ func (l *loopLink) lost(e *loopEnd, err error, writing bool) {
 	l.socket.End(ws.Cause{Kind: lostKind(e.side, e.stream, err, writing), Err: err})
 }
 
-// control looks at a ping or pong of a side, as the other driver does.
-func (l *loopLink) control(from *loopEnd, op ws.Opcode, payload []byte) bool {
+// control looks at a ping or pong of the side that is faced, as the other driver does.
+func (l *loopLink) control(op ws.Opcode, payload []byte) bool {
+	from := l.facing
 	switch {
 	case op == ws.Pong && l.clocks.beat[from.side].Answers(payload):
 		return false

@@ -22,7 +22,7 @@ type parting struct {
 func (l *loopLink) part(cause ws.Cause, done chan struct{}) {
 	now := l.loop.Now()
 	p := &parting{by: now.Add(l.socket.Options().CloseTimeout), done: done}
-	p.readBy = sooner(p.by, l.clocks.closeBy) // who was told by the other side has had its time since then
+	p.readBy = sooner(p.by, l.clocks.closeBy()) // who was told by the other side has had its time since then
 	l.leave = p
 	for side := range sides {
 		code, reason := cause.Client()

@@ -72,8 +72,7 @@ func (b *Bridge) try(ctx context.Context, s *session, h *proxy.Handshake, target
 	if err != nil {
 		return err
 	}
-	s.conn = conn
-	answer, err := b.handshake(ctx, s, h, to)
+	answer, early, err := b.handshake(ctx, conn, h, to)
 	if err != nil {
 		conn.Close()
 		refusal, refused := errors.AsType[*proxy.Refusal](err)
@@ -86,6 +85,7 @@ func (b *Bridge) try(ctx context.Context, s *session, h *proxy.Handshake, target
 		}
 		return err
 	}
+	s.server = &pump.Backend{Conn: conn, Early: early}
 	h.Reply = proxy.Reply{
 		Header: answer.Header, Subprotocol: answer.Subprotocol, Extensions: answer.Extensions, User: h.User, Push: b.options.Push,
 	}
@@ -106,9 +106,9 @@ func address(target *upstream.Target, h *proxy.Handshake) (*url.URL, error) {
 	return to, nil
 }
 
-// handshake sends the request and reads the answer. Whatever the server sent behind it is the session's.
-func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, to *url.URL) (ws.Answer, error) {
-	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
+// handshake sends the request and reads the answer. Early is what the server has sent behind it.
+func (b *Bridge) handshake(ctx context.Context, conn net.Conn, h *proxy.Handshake, to *url.URL) (answer ws.Answer, early []byte, err error) {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	host, header := b.headers.of(h)
 	q := &ws.Request{
@@ -117,46 +117,44 @@ func (b *Bridge) handshake(ctx context.Context, s *session, h *proxy.Handshake, 
 	if b.options.Compression == "pass" {
 		q.Extensions = h.Offer.Deflate
 	}
-	if _, err := s.conn.Write(q.Append(nil)); err != nil {
-		return ws.Answer{}, err
+	if _, err := conn.Write(q.Append(nil)); err != nil {
+		return ws.Answer{}, nil, err
 	}
-	head := &io.LimitedReader{R: s.conn, N: maxHead}
+	head := &io.LimitedReader{R: conn, N: maxHead}
 	br := bufio.NewReader(head)
 	resp, err := readResponse(br) //nolint:bodyclose // Close would read the rest of a body that may never end
 	if err != nil && head.N <= 0 {
 		err = fmt.Errorf("the head of the answer is larger than %d bytes", maxHead)
 	}
 	if err != nil {
-		return ws.Answer{}, err
+		return ws.Answer{}, nil, err
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
 		head.N = math.MaxInt64 // the body has a bound of its own
-		return ws.Answer{}, decline(resp, to)
+		return ws.Answer{}, nil, decline(resp, to)
 	}
-	answer, err := q.CheckResponse(resp)
+	answer, err = q.CheckResponse(resp)
 	if err != nil {
-		return ws.Answer{}, &upstream.Fault{Kind: "handshake", Mend: isItOne, Err: err}
+		return ws.Answer{}, nil, &upstream.Fault{Kind: "handshake", Mend: isItOne, Err: err}
 	}
 	if !stop() {
-		return ws.Answer{}, ctx.Err()
+		return ws.Answer{}, nil, ctx.Err()
 	}
-	early, _ := br.Peek(br.Buffered())
-	s.early = bytes.Clone(early)
-	return answer, nil
+	early, _ = br.Peek(br.Buffered())
+	return answer, bytes.Clone(early), nil
 }
 
 // A session is one client's upstream connection.
 type session struct {
-	lease *upstream.Lease
-	conn  net.Conn // nil when there is a link, whose it is
-	early []byte   // what the server sent behind its 101
-	link  pump.Link
+	lease  *upstream.Lease
+	server *pump.Backend // nil when there is a link, whose it is
+	link   pump.Link
 }
 
 // Start joins the two sockets.
 func (s *session) Start(c *proxy.Client) {
-	s.link = pump.NewLink(&c.Socket, pump.Backend{Conn: s.conn, Early: s.early})
-	s.conn, s.early = nil, nil
+	s.link = pump.NewLink(&c.Socket, *s.server)
+	s.server = nil
 	s.link.Start()
 	c.Attach(s.link)
 	s.lease.Carry(c)
@@ -170,7 +168,8 @@ func (s *session) Close(cause ws.Cause) {
 		return
 	}
 	code, reason := cause.Backend()
-	s.conn.SetDeadline(time.Now().Add(time.Second))
-	_, _ = s.conn.Write(ws.AppendCloseFrame(nil, code, reason, true)) // a server that is gone needs no goodbye
-	pump.HangUp(s.conn)
+	conn := s.server.Conn
+	conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = conn.Write(ws.AppendCloseFrame(nil, code, reason, true)) // a server that is gone needs no goodbye
+	pump.HangUp(conn)
 }

@@ -124,7 +124,7 @@ func TestTheUpstreamHandshake(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s.conn.Close()
+			s.server.Conn.Close()
 			r := (<-ends).request
 			got := fmt.Sprint(r.Method, " ", r.RequestURI, " ", r.Host, " ", r.Header.Get("X-Own"), " ", r.Header.Get("X-Connection-Id"))
 			if got != "GET /in/lobby?q=lobby chat.example 1 c_1" {
@@ -171,7 +171,7 @@ func TestAnswersThatOpenTheSocket(t *testing.T) {
 			if h.Reply.Subprotocol != c.subprotocol || h.Reply.Extensions != c.extensions {
 				t.Errorf("reply %+v", h.Reply)
 			}
-			s.conn.Close()
+			s.server.Conn.Close()
 			if e := <-ends; e.err != nil || len(e.rest) > 0 {
 				t.Errorf("the server got %q behind the handshake, %v", e.rest, e.err)
 			}
@@ -291,7 +291,7 @@ func TestNoValueEndsAHeader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.conn.Close()
+	s.server.Conn.Close()
 	e := <-ends
 	if h := e.request.Header; h.Values("X-Room") != nil || h.Get("X-Next") != "lobby" || h.Values("X-Evil") != nil || len(e.rest) > 0 {
 		t.Errorf("the upstream got %v and then %q", h, e.rest)
@@ -350,11 +350,11 @@ func TestEarlyBytesAreNotLost(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			rest, err := io.ReadAll(s.conn)
-			if got := append(s.early, rest...); err != nil || !bytes.Equal(got, want) {
+			rest, err := io.ReadAll(s.server.Conn)
+			if got := append(s.server.Early, rest...); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%d bytes of %d, %v", len(got), len(want), err)
 			}
-			s.conn.Close()
+			s.server.Conn.Close()
 			<-ends
 		})
 	}

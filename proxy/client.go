@@ -3,8 +3,10 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"strings"
@@ -182,6 +184,9 @@ func (c *Client) rescue(doing string) {
 
 // logEnd sums the socket up in one line.
 func (c *Client) logEnd(cause ws.Cause, lived time.Duration) {
+	if !c.Log.Enabled(context.Background(), slog.LevelInfo) {
+		return
+	}
 	messagesIn, bytesIn, messagesOut, bytesOut := c.Counters.Sum()
 	code, reason := cause.Client()
 	args := append(c.who(),

@@ -34,7 +34,7 @@ type Request struct {
 // Append appends the request. Header lines that could not be read back as they are, with CR, LF or NUL in them, are left out;
 // white space and controls in the target are escaped.
 func (q *Request) Append(dst []byte) []byte {
-	dst = appendTarget(append(dst, "GET "...), q.Target)
+	dst = appendTarget(append(slices.Grow(dst, headSize), "GET "...), q.Target)
 	dst = appendLine(append(dst, " HTTP/1.1\r\n"...), "Host", q.Host)
 	dst = append(dst, "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: "+version+"\r\n"...)
 	dst = appendLine(dst, "Sec-WebSocket-Key", q.Key)

@@ -155,7 +155,7 @@ func AcceptKey(key string) string {
 // AppendAnswer appends the whole 101 response to a handshake with this key. Header lines that could not be read back as
 // they are, with CR, LF or NUL in them, are left out.
 func AppendAnswer(dst []byte, key string, a Answer) []byte {
-	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"...)
+	dst = append(slices.Grow(dst, headSize), "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"...)
 	dst = appendLine(dst, "Sec-WebSocket-Accept", AcceptKey(key))
 	if a.Subprotocol != "" {
 		dst = appendLine(dst, "Sec-WebSocket-Protocol", a.Subprotocol)

@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// headSize is what the heads of most handshakes have room in, in bytes.
+const headSize = 1 << 10
+
 // elements gives the elements of a comma-separated header over all its lines, trimmed, without the empty ones (RFC 9110,
 // section 5.6.1). A comma inside a quoted string does not separate.
 func elements(lines []string) iter.Seq[string] {
@@ -72,18 +75,21 @@ func isToken(s string) bool {
 // isReserved reports whether a header is not to be carried from one side of the proxy to the other: it belongs to one
 // connection (RFC 9110, section 7.6.1), frames a body, which handshakes have not, or is written by the handshake itself.
 func isReserved(name string) bool {
-	name = strings.ToLower(name)
-	switch name {
-	case "connection", "upgrade", "host", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
-		"te", "trailer", "transfer-encoding", "content-length":
-		return true
-	}
-	return strings.HasPrefix(name, "sec-websocket-")
+	const ours = "Sec-Websocket-"
+	return len(name) >= len(ours) && strings.EqualFold(name[:len(ours)], ours) ||
+		slices.ContainsFunc(reserved, func(r string) bool { return strings.EqualFold(name, r) })
+}
+
+var reserved = []string{
+	"Connection", "Upgrade", "Host", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization",
+	"Te", "Trailer", "Transfer-Encoding", "Content-Length",
 }
 
 // appendHeader appends the lines of h, ordered by name, without the reserved ones.
 func appendHeader(dst []byte, h http.Header) []byte {
-	for _, name := range slices.Sorted(maps.Keys(h)) {
+	names := slices.AppendSeq(make([]string, 0, len(h)), maps.Keys(h))
+	slices.Sort(names)
+	for _, name := range names {
 		if isReserved(name) {
 			continue
 		}

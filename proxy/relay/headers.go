@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"bridgehead/policy"
 	"bridgehead/proxy"
@@ -32,13 +33,13 @@ var owned = []string{
 type headers struct {
 	set    map[string]policy.Template // by canonical name
 	remove []string                   // folded
-	drop   []string                   // folded: never taken from a client, in whatever spelling
+	drop   map[string]bool            // folded: never taken from a client, in whatever spelling
 }
 
 func newHeaders(o Headers) (*headers, error) {
-	hs := &headers{set: make(map[string]policy.Template, len(o.Set))}
+	hs := &headers{set: make(map[string]policy.Template, len(o.Set)), drop: make(map[string]bool)}
 	for _, name := range slices.Concat(vouched, owned) {
-		hs.drop = append(hs.drop, fold(name))
+		hs.drop[fold(name)] = true
 	}
 	for name, text := range o.Set {
 		t, err := policy.ParseTemplate(text)
@@ -46,7 +47,7 @@ func newHeaders(o Headers) (*headers, error) {
 			return nil, fmt.Errorf("headers.set.%s: %w", name, err)
 		}
 		hs.set[http.CanonicalHeaderKey(name)] = t
-		hs.drop = append(hs.drop, fold(name))
+		hs.drop[fold(name)] = true
 	}
 	for _, name := range o.Remove {
 		hs.remove = append(hs.remove, fold(name))
@@ -56,7 +57,17 @@ func newHeaders(o Headers) (*headers, error) {
 
 // fold makes equal what servers take for the same name: they read headers through CGI, where `-`, `_` and `.` become one.
 func fold(name string) string {
-	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r == '.' {
+			return '-'
+		}
+		return unicode.ToLower(r)
+	}, name)
+}
+
+// withholds tells whether a client's header with that name, folded, is kept from the server.
+func (hs *headers) withholds(folded string) bool {
+	return hs.drop[folded] || slices.Contains(hs.remove, folded)
 }
 
 var token = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110, section 5.6.2
@@ -79,7 +90,7 @@ func (hs *headers) of(h *proxy.Handshake) (host string, header http.Header) {
 	ofConnection := connectionTokens(r.Header)
 	for name, values := range r.Header {
 		f := fold(name)
-		if !slices.Contains(hs.drop, f) && !slices.Contains(hs.remove, f) && !ofConnection[f] && !strings.HasPrefix(f, "sec-websocket-") {
+		if !hs.withholds(f) && !ofConnection[f] && !strings.HasPrefix(f, "sec-websocket-") {
 			header[name] = values
 		}
 	}
@@ -118,7 +129,7 @@ func forward(header http.Header, h *proxy.Handshake) {
 	if h.TLS {
 		proto = "https"
 	}
-	element := fmt.Sprintf("for=%s;host=%s;proto=%s", forwardedNode(peer), quoted(h.Request.Host), proto)
+	element := "for=" + forwardedNode(peer) + ";host=" + quoted(h.Request.Host) + ";proto=" + proto
 	header.Set("X-Forwarded-Host", h.Request.Host)
 	header.Set(connectionHeader, h.ConnID)
 	var before, elements []string

@@ -206,7 +206,7 @@ func FuzzHeaders(f *testing.F) {
 		}
 		for name := range header {
 			like := fold(name)
-			if slices.Contains(hs.drop, like) || strings.HasPrefix(like, "sec-websocket-") {
+			if hs.drop[like] || strings.HasPrefix(like, "sec-websocket-") {
 				t.Errorf("%s passed", name)
 			}
 		}

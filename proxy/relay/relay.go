@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
 	"bridgehead/proxy"
@@ -106,6 +107,9 @@ func address(target *upstream.Target, h *proxy.Handshake) (*url.URL, error) {
 	return to, nil
 }
 
+// heads lends the buffers in which answers are read.
+var heads = sync.Pool{New: func() any { return bufio.NewReader(nil) }}
+
 // handshake sends the request and reads the answer. Early is what the server has sent behind it.
 func (b *Bridge) handshake(ctx context.Context, conn net.Conn, h *proxy.Handshake, to *url.URL) (answer ws.Answer, early []byte, err error) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
@@ -121,7 +125,12 @@ func (b *Bridge) handshake(ctx context.Context, conn net.Conn, h *proxy.Handshak
 		return ws.Answer{}, nil, err
 	}
 	head := &io.LimitedReader{R: conn, N: maxHead}
-	br := bufio.NewReader(head)
+	br := heads.Get().(*bufio.Reader)
+	br.Reset(head)
+	defer func() {
+		br.Reset(nil)
+		heads.Put(br)
+	}()
 	resp, err := readResponse(br) //nolint:bodyclose // Close would read the rest of a body that may never end
 	if err != nil && head.N <= 0 {
 		err = fmt.Errorf("the head of the answer is larger than %d bytes", maxHead)

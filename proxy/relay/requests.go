@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -146,7 +145,7 @@ func httpURL(to *url.URL) *url.URL {
 func (hs *headers) trailer(r *http.Request) http.Header {
 	var trailer http.Header
 	for name := range r.Trailer {
-		if f := fold(name); checkName(name) == nil && !slices.Contains(hs.drop, f) && !slices.Contains(hs.remove, f) {
+		if f := fold(name); checkName(name) == nil && !hs.withholds(f) {
 			if trailer == nil {
 				trailer = make(http.Header)
 			}

@@ -246,6 +246,9 @@ func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (
 	if err != nil {
 		return nil, t.Fault(err) // it says what was dialled
 	}
+	if preamble == nil && t.tls == nil {
+		return bare, nil
+	}
 	stop := context.AfterFunc(ctx, func() { bare.Close() })
 	conn, err := t.greet(ctx, bare, preamble)
 	if !stop() { // the end of ctx has closed it; whatever failed, failed of that

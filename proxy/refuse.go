@@ -26,6 +26,21 @@ const clientClosedRequest = 499
 
 // refusal finds the answer to an error on the way to a socket.
 func refusal(err error) *Refusal {
+	r := answerTo(err)
+	if e, ok := errors.AsType[interface {
+		error
+		Cookie() *http.Cookie
+	}](err); ok { // as of a client that is led back to its server no more
+		r.Header = r.Header.Clone()
+		if r.Header == nil {
+			r.Header = make(http.Header)
+		}
+		r.Header.Add("Set-Cookie", e.Cookie().String())
+	}
+	return r
+}
+
+func answerTo(err error) *Refusal {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -133,5 +135,32 @@ func TestAnAnswerTellsNothingOfTheBackend(t *testing.T) {
 	s := throttled(t, failing(errors.New("dial tcp 10.0.0.7:9000: connection refused; does the server run?")))
 	if resp, body := s.refused(); resp.StatusCode != 502 || body != "the backend cannot be reached\n" {
 		t.Errorf("%s %q", resp.Status, body)
+	}
+}
+
+// A parting is the error of a client that loses a cookie.
+type parting struct{ error }
+
+func (p parting) Cookie() *http.Cookie { return &http.Cookie{Name: "server", MaxAge: -1} }
+
+func (p parting) Unwrap() error { return p.error }
+
+// The error of a bridge may set a cookie, whatever the answer is.
+func TestARefusalTakesACookieAway(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err    error
+		status int
+	}{
+		{errors.New("no way"), 502},
+		{context.DeadlineExceeded, 504},
+		{&Refusal{Status: 503, Header: http.Header{"Set-Cookie": {"theirs=1"}}}, 503},
+	} {
+		s := throttled(t, failing(fmt.Errorf("chat: %w", parting{c.err})))
+		resp, _ := s.refused()
+		cookies := resp.Header["Set-Cookie"]
+		if resp.StatusCode != c.status || !slices.Contains(cookies, "server=; Max-Age=0") || c.status == 503 && len(cookies) != 2 {
+			t.Errorf("%v: %s %q", c.err, resp.Status, cookies)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +63,7 @@ func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) er
 		defer context.AfterFunc(p.Cut, cancel)()
 	}
 	in := readPatiently(h.Request, out.control)
+	defer in.leave()
 	h.Request = h.Request.WithContext(ctx)
 	h.Request.Body, out.in = in, in
 	_ = out.control.EnableFullDuplex() // the server decides when it answers, and what it still reads
@@ -182,7 +184,12 @@ type body struct {
 	patience time.Duration // for each read; 0 is no end
 	failed   atomic.Pointer[bodyError]
 	ended    atomic.Bool // nothing of it is left
+	left     atomic.Bool // nobody reads it any more
+	reading  sync.Mutex  // held while it is read
 }
+
+// rest is how long a client may go on with a body that nobody reads, so that it can hear the answer.
+const rest = time.Second
 
 // readPatiently makes the time that the listener gives a request count for each part of its body, and not for the answer.
 func readPatiently(r *http.Request, control *http.ResponseController) *body {
@@ -202,10 +209,30 @@ func (b *body) done() {
 	_ = b.control.SetReadDeadline(time.Time{})
 }
 
+// leave ends the reading before the end. A server may have answered while the client is still at it, and the read that is under way
+// then must not outlive the request: net/http would end it, and take the deadline of the connection for its own.
+func (b *body) leave() {
+	if b.ended.Load() {
+		return
+	}
+	b.left.Store(true)
+	if b.control.SetReadDeadline(time.Unix(1, 0)) != nil { // a connection without deadlines does without
+		return
+	}
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	_ = b.control.SetReadDeadline(time.Now().Add(rest))
+}
+
 // Read is io.Reader's.
 func (b *body) Read(p []byte) (int, error) {
-	if b.patience > 0 {
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if b.patience > 0 && !b.left.Load() {
 		_ = b.control.SetReadDeadline(time.Now().Add(b.patience))
+	}
+	if b.left.Load() { // also if it was left a moment ago, and leave's deadline is gone
+		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.ReadCloser.Read(p)
 	switch {

@@ -300,7 +300,7 @@ func (x *explainer) proxy(r *config.Route) (*proxy.Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{server: s, generation: &generation{config: x.config, groups: groups}, fresh: groups}
+	p := &plan{server: s, generation: &generation{config: x.config, groups: groups}}
 	terms, err := p.terms(r, pattern.HasHost())
 	if err != nil {
 		return nil, err

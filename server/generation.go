@@ -44,7 +44,6 @@ type plan struct {
 	*generation
 	server *Server
 	was    *generation
-	fresh  upstream.Groups // as the configuration has them; those that were there before adopt them
 	undo   []func()
 	// effects put the generation in force, in this order. They cannot fail.
 	effects []func()
@@ -101,17 +100,18 @@ func (p *plan) planCerts() (err error) {
 
 // planGroups keeps a group of servers under its name: what it counts goes on.
 func (p *plan) planGroups() (err error) {
-	entries, with := p.config.Groups(), upstream.Setup{Log: p.server.log}
+	entries, with := p.config.Groups(), upstream.Setup{Log: p.server.log, Resolver: p.server.names}
 	if slices.ContainsFunc(slices.Collect(maps.Values(entries)), func(o upstream.Options) bool { return o.Sticky != nil }) {
 		if with.Key, err = upstream.LoadKey(filepath.Join(p.config.State, "sticky.key")); err != nil {
 			return fmt.Errorf("the key for sticky: %w", err)
 		}
 	}
-	if p.fresh, err = upstream.NewGroups(entries, with); err != nil {
+	fresh, err := upstream.NewGroups(entries, with)
+	if err != nil {
 		return err
 	}
-	p.groups = maps.Clone(p.fresh)
-	for name, next := range p.fresh {
+	p.groups = maps.Clone(fresh)
+	for name, next := range fresh {
 		if kept, ok := p.was.groups[name]; ok {
 			p.groups[name] = kept
 			p.then(func() { p.leave(kept.Adopt(next)) })

@@ -10,7 +10,6 @@ import (
 	"bridgehead/proxy/files"
 	"bridgehead/proxy/relay"
 	"bridgehead/proxy/stream"
-	"bridgehead/proxy/upstream"
 	"bridgehead/proxy/webhook"
 )
 
@@ -51,7 +50,7 @@ func (p *plan) bridge(r *config.Route) (_ proxy.Bridge, kind string, err error) 
 		return nil, "", err
 	}
 	bridge, err := webhook.New(*r.Webhook, webhook.Config{
-		Route: r.Name, Group: group, TLS: p.fresh[upstream.Key(r.Name, r.Webhook.To)].TLS(), PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
+		Route: r.Name, Group: group, PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
 	})
 	return bridge, "webhook", err
 }

@@ -42,6 +42,7 @@ type Server struct {
 	capacity *policy.Capacity
 	mends    *seldom.Log
 	loops    *pump.Loops
+	names    upstream.Resolver
 	node     string
 
 	now      atomic.Pointer[generation] // what handshakes are served by
@@ -63,7 +64,7 @@ type Server struct {
 func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		version: version, log: log, hub: hub.New(), metrics: metrics.New(version), limits: policy.NewStore(maxLimiterKeys),
-		capacity: policy.NewCapacity(0), mends: seldom.New(), node: strings.ToLower(rand.Text()[:5]),
+		capacity: policy.NewCapacity(0), mends: seldom.New(), names: upstream.Sparing(net.DefaultResolver), node: strings.ToLower(rand.Text()[:5]),
 		watching: make(map[*upstream.Group]context.CancelFunc),
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())

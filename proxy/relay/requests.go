@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"bridgehead/policy"
@@ -34,17 +35,14 @@ type requests struct {
 }
 
 func newRequests(b *Bridge) *requests {
-	rs := &requests{bridge: b, room: policy.NewCapacity(b.options.MaxRequests)}
-	rs.transport = &http.Transport{
-		DialContext: rs.dial, DialTLSContext: rs.dial,
+	return &requests{bridge: b, room: policy.NewCapacity(b.options.MaxRequests), transport: upstream.Through(&http.Transport{
 		DisableCompression:     true, // what the client accepts is between the two
 		MaxIdleConnsPerHost:    restingAtMost,
 		IdleConnTimeout:        restsAtMost,
 		ResponseHeaderTimeout:  b.options.ResponseTimeout,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: maxHead,
-	}
-	return rs
+	})}
 }
 
 // Requests are proxy.Beside's.
@@ -67,18 +65,8 @@ func (rs *requests) Plan(h *proxy.Handshake) (proxy.Plan, error) {
 	return plan, err
 }
 
-// targetKey finds the server in the context of a request, and so in that of the dial for it.
-type targetKey struct{}
-
-// dial connects to the server that was chosen for a request, with TLS where it has that.
-func (rs *requests) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, rs.bridge.options.Connect.Timeout)
-	defer cancel()
-	target, _ := ctx.Value(targetKey{}).(*upstream.Target)
-	return target.Dial(ctx)
-}
-
-// Serve is proxy.Requests'. A body is never sent twice: if its server is gone, the request has failed.
+// Serve is proxy.Requests'. Until there is a connection for it, a request may go to another server; then it is that one's. What it is
+// answered in error is its failure.
 func (rs *requests) Serve(w http.ResponseWriter, h *proxy.Handshake) (err error) {
 	if !rs.room.Acquire() {
 		return &proxy.Refusal{
@@ -87,25 +75,14 @@ func (rs *requests) Serve(w http.ResponseWriter, h *proxy.Handshake) (err error)
 		}
 	}
 	defer rs.room.Release()
-	var target *upstream.Target
-	var to *url.URL
-	lease, err := rs.bridge.group.Open(h.Request.Context(), &h.Facts, func(_ context.Context, t *upstream.Target) (err error) {
-		target = t
-		if to, err = address(t, h); err != nil {
-			return &upstream.Answer{Err: err}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	defer lease.Release()
+	p := &passage{requests: rs, h: h}
+	defer p.end()
 	through := httputil.ReverseProxy{
-		Rewrite:       func(r *httputil.ProxyRequest) { rs.rewrite(r, h, to) },
-		Transport:     rs.transport,
+		Rewrite:       func(r *httputil.ProxyRequest) { rs.rewrite(r, h) },
+		Transport:     p,
 		FlushInterval: -1,
 		ModifyResponse: func(resp *http.Response) error {
-			if cookie := lease.Cookie(&h.Facts); cookie != nil { // the socket that follows is to find the same server
+			if cookie := p.lease.Cookie(&h.Facts); cookie != nil { // the socket that follows is to find the same server
 				resp.Header.Add("Set-Cookie", cookie.String())
 			}
 			return refuseUpgrade(resp)
@@ -113,20 +90,88 @@ func (rs *requests) Serve(w http.ResponseWriter, h *proxy.Handshake) (err error)
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, failed error) { err = failed },
 		ErrorLog:     slog.NewLogLogger(h.Log.Handler(), slog.LevelDebug),
 	}
-	through.ServeHTTP(w, h.Request.WithContext(context.WithValue(h.Request.Context(), targetKey{}, target)))
-	if err != nil {
-		err = fmt.Errorf("request to %s: %w", target.Address(), target.Fault(err))
+	through.ServeHTTP(w, h.Request)
+	if err != nil && p.target != nil {
+		err = fmt.Errorf("request to %s: %w", p.target.Address(), p.target.Fault(err))
 	}
 	return err
 }
 
+// A passage is the way of one request to a server, chosen when it is sent.
+type passage struct {
+	*requests
+	h      *proxy.Handshake
+	target *upstream.Target // that was tried last; nil: none
+	lease  *upstream.Lease  // nil: none was reached
+}
+
+func (p *passage) end() {
+	if p.lease != nil {
+		p.lease.Release()
+	}
+}
+
+// RoundTrip is http.RoundTripper's.
+func (p *passage) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), p.bridge.options.Connect.Timeout)
+	defer cancel()
+	p.lease, err = p.bridge.group.Pass(ctx, &p.h.Facts, func(ctx context.Context, t *upstream.Target) (err error) {
+		p.target = t
+		resp, err = p.send(ctx, r, t) //nolint:bodyclose // the caller of RoundTrip closes it
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !passing(resp.StatusCode) {
+		p.lease.Reached()
+	}
+	return resp, nil
+}
+
+// send sends the request to one server. ctx bounds the time until there is a connection. Its error is an [*upstream.Answer] unless
+// there was none; nothing of the body was read then.
+func (p *passage) send(ctx context.Context, r *http.Request, t *upstream.Target) (*http.Response, error) {
+	to, err := address(t, p.h)
+	if err != nil {
+		return nil, &upstream.Answer{Err: err}
+	}
+	reached := new(atomic.Bool)
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }}
+	out := r.WithContext(httptrace.WithClientTrace(r.Context(), trace))
+	out.URL = httpURL(to)
+	if r.Body != nil {
+		out.Body = &unsent{r.Body, reached}
+	}
+	by, _ := ctx.Deadline()
+	resp, err := p.transport.RoundTrip(t.Carry(out, by))
+	if err != nil && reached.Load() {
+		err = &upstream.Answer{Err: err}
+	}
+	return resp, err
+}
+
+// An unsent body stays open for the next server as long as none was reached.
+type unsent struct {
+	io.ReadCloser
+	reached *atomic.Bool
+}
+
+// Close is io.Closer's.
+func (u *unsent) Close() error {
+	if !u.reached.Load() {
+		return nil
+	}
+	return u.ReadCloser.Close()
+}
+
 // rewrite makes the request to the server: of its head nothing is the client's but what the rule for headers lets pass.
-func (rs *requests) rewrite(r *httputil.ProxyRequest, h *proxy.Handshake, to *url.URL) {
+func (rs *requests) rewrite(r *httputil.ProxyRequest, h *proxy.Handshake) {
 	host, header := rs.bridge.headers.of(h)
 	if te := r.Out.Header["Te"]; te != nil { // `trailers`, if the client takes them
 		header["Te"] = te
 	}
-	r.Out.Host, r.Out.Header, r.Out.URL = host, header, httpURL(to)
+	r.Out.Host, r.Out.Header = host, header
 	r.Out.Trailer = nil
 	if trailer := rs.bridge.headers.trailer(r.In); trailer != nil && r.Out.Body != nil {
 		r.Out.Trailer = trailer

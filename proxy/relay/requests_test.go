@@ -80,7 +80,11 @@ func streetTerms(t *testing.T, change func(*Options, *proxy.Terms), servers ...s
 // newStreet starts a route to servers at these addresses. change may be nil.
 func newStreet(t *testing.T, change func(*Options, *proxy.Terms), servers ...string) *street {
 	t.Helper()
-	terms := streetTerms(t, change, servers...)
+	return newStreetOf(t, streetTerms(t, change, servers...))
+}
+
+func newStreetOf(t *testing.T, terms proxy.Terms) *street {
+	t.Helper()
 	cut, cancel := context.WithCancel(t.Context())
 	s := &street{t: t, hub: hub.New(), cut: cancel, log: new(journal), set: metrics.New("test")}
 	p, err := proxy.New(proxy.Config{
@@ -277,6 +281,25 @@ func TestTheRestOfABodyIsNoRequest(t *testing.T) {
 			if resp.StatusCode != http.StatusTeapot && resp.StatusCode != http.StatusBadGateway {
 				t.Errorf("status %s", resp.Status)
 			}
+		}
+	}
+}
+
+// A client that was answered and does not send the rest of its body does not keep its connection.
+func TestTheRestOfABodyIsNotAwaited(t *testing.T) {
+	t.Parallel()
+	url, _ := server(t, says("HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\n\r\n"))
+	s := newStreet(t, nil, strings.TrimPrefix(url, "ws://"))
+	for range 3 {
+		conn, br := s.dial()
+		fmt.Fprintf(conn, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n%s", strings.Repeat("x", 100_000))
+		resp, err := http.ReadResponse(br, nil)
+		must(t, err)
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusTeapot && resp.StatusCode != http.StatusBadGateway {
+			t.Errorf("%s, %v", resp.Status, err)
+		}
+		if _, err := br.ReadByte(); err != io.EOF {
+			t.Fatalf("the connection: %v, want its end", err)
 		}
 	}
 }

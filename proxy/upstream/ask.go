@@ -37,7 +37,7 @@ func ask(ctx context.Context, h *Health, t *Target) error {
 		err = ctx.Err() // which closed the connection
 	}
 	if err != nil {
-		return t.Fault(fmt.Errorf("%s: %w", t.address, err))
+		return t.Fault(fmt.Errorf("%s: %w", t.Address(), err))
 	}
 	return nil
 }

@@ -30,7 +30,7 @@ func (r *rules) choose(servers []*server, key string) *server {
 		}
 		return leastBusy([]*server{first, draw(others)})
 	case r.balance == hashing && key != "":
-		return slices.MaxFunc(servers, func(a, b *server) int { return cmp.Compare(a.score(key), b.score(key)) })
+		return byScore(servers, key)
 	}
 	return inTurn(servers)
 }
@@ -72,16 +72,29 @@ func draw(servers []*server) *server {
 	return servers[len(servers)-1]
 }
 
-// score ranks the servers for one key by weighted rendezvous hashing: each draws its own number for the key, and the highest wins.
+// byScore takes the entry with the highest score for a key and then its server with the highest, so that a name whose only server gets
+// another address keeps its keys.
+func byScore(servers []*server, key string) *server {
+	of := slices.MaxFunc(servers, func(a, b *server) int { return cmp.Compare(a.entry.scoreLocked(key), b.entry.scoreLocked(key)) }).entry
+	servers = slices.DeleteFunc(slices.Clone(servers), func(s *server) bool { return s.entry != of })
+	return slices.MaxFunc(servers, func(a, b *server) int { return cmp.Compare(score(key, a.key, 1), score(key, b.key, 1)) })
+}
+
+// scoreLocked is that of all servers of the entry together.
+func (e *entry) scoreLocked(key string) float64 {
+	return score(key, e.key, e.terms.weight*float64(max(1, e.presentLocked())))
+}
+
+// score ranks what has names for one key by weighted rendezvous hashing: each draws its own number for the key, and the highest wins.
 // A server that comes or goes moves only the keys that it wins, and every program that has the same URLs finds the same order.
-func (s *server) score(key string) float64 {
+func score(key, name string, weight float64) float64 {
 	h := fnv.New64a()
 	h.Write([]byte(key))
 	h.Write([]byte{0})
-	h.Write([]byte(s.key))
+	h.Write([]byte(name))
 	const fraction = 53 // bits that a float64 holds
 	unit := (float64(mix(h.Sum64())>>(64-fraction)) + 0.5) / (1 << fraction)
-	return -s.terms.weight / math.Log(unit)
+	return -weight / math.Log(unit)
 }
 
 // mix spreads what differs in few bits over all (the finalizer of MurmurHash3): FNV leaves the high bits of like texts alike.

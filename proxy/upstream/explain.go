@@ -7,13 +7,13 @@ import (
 	"bridgehead/policy"
 )
 
-// Targets are all servers of the group, in their order.
+// Targets are the servers of the group as they are listed, in their order.
 func (g *Group) Targets() []*Target {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	var all []*Target
-	for _, s := range g.servers {
-		all = append(all, s.target)
+	for _, e := range g.entries {
+		all = append(all, e.target)
 	}
 	return all
 }
@@ -22,15 +22,18 @@ func (g *Group) Targets() []*Target {
 func (g *Group) Plan(f *policy.Facts) (targets []*Target, how string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	servers := slices.DeleteFunc(slices.Clone(g.servers), func(s *server) bool { return s.terms.drain })
+	entries := slices.DeleteFunc(slices.Clone(g.entries), func(e *entry) bool { return e.terms.drain })
 	key, hashed := g.rules.hash.Of(f)
 	if hashed {
-		slices.SortStableFunc(servers, func(a, b *server) int { return cmp.Compare(b.score(key), a.score(key)) })
+		slices.SortStableFunc(entries, func(a, b *entry) int { return cmp.Compare(b.scoreLocked(key), a.scoreLocked(key)) })
 	}
-	for _, s := range servers {
-		targets = append(targets, s.target)
+	for _, e := range entries {
+		targets = append(targets, e.target)
 	}
 	how = g.rules.explain(key)
+	if g.rules.resolve > 0 && slices.ContainsFunc(entries, func(e *entry) bool { return e.target.name != "" }) {
+		how += "; each address of a name is a server"
+	}
 	if o := g.rules.sticky; o != nil {
 		how += "; with the cookie " + o.Cookie + " the one from before"
 	}

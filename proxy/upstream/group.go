@@ -79,10 +79,14 @@ type Group struct {
 	log  *slog.Logger
 	wake chan struct{} // holds one element when the watcher is to look again
 
-	mu      sync.Mutex // guards the following, and the fields of servers that say so
-	rules   rules
-	servers []*server
-	refused uint64 // clients for which there was no server
+	mu       sync.Mutex // guards the following, and the fields of entries and servers that say so
+	rules    rules
+	resolver Resolver // nil: names are looked up for each socket
+	key      []byte   // signs cookies
+	entries  []*entry
+	servers  []*server     // of all entries
+	looked   chan struct{} // closed after the next look-up
+	refused  uint64        // clients for which there was no server
 }
 
 // rules are what the options say of the group as a whole.
@@ -91,10 +95,10 @@ type rules struct {
 	hash    policy.Value
 	retries int
 	sticky  *Sticky       // nil: clients do not come back to their servers
+	resolve time.Duration // between two look-ups of a name; 0: nobody looks them up
 	slow    time.Duration // until a server that is new or back has its share
 	health  *Health       // nil: nobody asks
 	eject   Eject
-	tls     *tls.Config
 }
 
 // New builds a group. It reads the files that the TLS options name.
@@ -109,7 +113,10 @@ func newGroup(name string, o Options, with Setup) (*Group, error) {
 	}
 	g := &Group{
 		name: name, log: with.Log.With("upstream", name), wake: make(chan struct{}, 1),
-		rules: rules{balance: o.Balance, retries: o.Retries, health: o.Health, sticky: o.Sticky, slow: o.SlowStart, eject: o.Eject, tls: base},
+		resolver: with.Resolver, key: with.Key, looked: make(chan struct{}),
+		rules: rules{
+			balance: o.Balance, retries: o.Retries, health: o.Health, sticky: o.Sticky, resolve: o.Resolve, slow: o.SlowStart, eject: o.Eject,
+		},
 	}
 	if o.Balance == hashing {
 		if g.rules.hash, err = policy.ParseValue(o.Hash); err != nil {
@@ -126,54 +133,95 @@ func newGroup(name string, o Options, with Setup) (*Group, error) {
 		if listed {
 			t.group = name
 		}
-		s := newServer(t, so)
-		if o.Sticky != nil {
-			s.token = token(with.Key, name, s.key)
-		}
-		g.servers = append(g.servers, s)
+		g.list(t, so)
 	}
+	g.gatherLocked()
 	return g, nil
+}
+
+// list adds an entry to a group that nobody else knows of yet.
+func (g *Group) list(t *Target, o Server) {
+	e := &entry{
+		key: t.key, target: t, terms: terms{weight: float64(max(o.Weight, 1)), limit: o.MaxConnections, drain: o.Drain},
+		token: token(g.key, g.name, t.key),
+	}
+	e.servers = []*server{g.newServer(e, host{})}
+	g.nameLocked(e, time.Time{})
+	g.entries = append(g.entries, e)
+}
+
+// newServer is a server of an entry; without an address it is the only one.
+func (g *Group) newServer(e *entry, h host) *server {
+	s := &server{key: e.key, addr: h.addr, entry: e, target: e.target.at(h), leases: make(map[*Lease]struct{})}
+	if h.addr.IsValid() {
+		s.key += " " + s.address()
+	}
+	s.token = g.token(s)
+	return s
 }
 
 // Adopt makes the group what next is. Servers that stay keep all that is known of them, and their sockets. Adopt returns the sockets
 // of those that do not, or that are to drain: the caller ends them, each at its time. Handshakes that are under way there end as soon as they
 // open.
 func (g *Group) Adopt(next *Group) (leaving []hub.Conn) {
+	now := time.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	before := make(map[string]*server, len(g.servers))
+	before := g.servers
+	asked := reflect.DeepEqual(g.rules.health, next.rules.health)
+	sooner := next.rules.resolve < g.rules.resolve
+	g.rules, g.resolver, g.key = next.rules, next.resolver, next.key
+	g.adoptEntriesLocked(next.entries, now)
 	for _, s := range g.servers {
-		before[s.key] = s
-	}
-	now := make([]*server, len(next.servers))
-	same := reflect.DeepEqual(g.rules.health, next.rules.health)
-	for i, s := range next.servers {
-		if kept := before[s.key]; kept != nil {
-			kept.target, kept.terms, kept.token = s.target, s.terms, s.token
-			s = kept
-		} else {
-			s.risen = time.Now()
-		}
-		if next.rules.health == nil { // what nobody asks for any more does not hold
+		if g.rules.health == nil { // what nobody asks for any more does not hold
 			s.down, s.streak = false, 0
 		}
-		if !same {
+		if !asked {
 			s.askAgain = time.Time{}
 		}
-		now[i] = s
-		delete(before, s.key)
+		if sooner {
+			s.entry.due = time.Time{}
+		}
 	}
-	for _, s := range before {
-		s.terms.drain = true
-	}
-	for _, s := range slices.Concat(g.servers, now) {
-		if s.terms.drain {
+	for _, s := range slices.Concat(before, g.servers) {
+		if s.entry.terms.drain {
 			leaving = append(leaving, s.takeOutLocked()...)
 		}
 	}
-	g.rules, g.servers = next.rules, now
 	g.wakeUp()
 	return leaving
+}
+
+// adoptEntriesLocked takes over what next lists. What is not listed any more drains.
+func (g *Group) adoptEntriesLocked(next []*entry, now time.Time) {
+	before := make(map[string]*entry, len(g.entries))
+	for _, e := range g.entries {
+		before[e.key] = e
+	}
+	g.entries = make([]*entry, len(next))
+	for i, e := range next {
+		if kept := before[e.key]; kept != nil {
+			kept.target, kept.terms, kept.token = e.target, e.terms, e.token
+			for _, s := range kept.servers {
+				s.target, s.token = kept.target.at(s.target.found), g.token(s)
+			}
+			e = kept
+		} else {
+			e.joined = now
+			for _, s := range e.servers {
+				s.risen = now
+			}
+		}
+		g.entries[i] = e
+		delete(before, e.key)
+	}
+	for _, e := range before {
+		e.terms.drain, e.named = true, false
+	}
+	for _, e := range g.entries {
+		g.nameLocked(e, now)
+	}
+	g.gatherLocked()
 }
 
 // secure lays the group's TLS options under the target's.
@@ -193,8 +241,9 @@ func (t *Target) secure(base *tls.Config) {
 
 // A Setup is what groups need from around them.
 type Setup struct {
-	Log *slog.Logger // for what changes about their servers
-	Key []byte       // signs cookies; see [LoadKey]
+	Log      *slog.Logger // for what changes about their servers
+	Key      []byte       // signs cookies; see [LoadKey]
+	Resolver Resolver     // finds the addresses of names; nil: each socket looks its server's up
 }
 
 // Groups are the named groups of a configuration.
@@ -255,13 +304,6 @@ func (gs Groups) For(route string, to To) (*Group, error) {
 		return g, nil
 	}
 	return nil, fmt.Errorf("there is no upstream %q", strings.Join(to, ", "))
-}
-
-// TLS is how to speak TLS to the group's servers, apart from their names. The caller must not change it.
-func (g *Group) TLS() *tls.Config {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.rules.tls
 }
 
 // config reads the files.

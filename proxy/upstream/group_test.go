@@ -93,6 +93,8 @@ func TestValidate(t *testing.T) {
 		{"ejections for no time", group(Options{Servers: good, Eject: Eject{Failures: 1}}), []string{"at.eject.time"}},
 		{"a cookie that cannot be", group(Options{Servers: good, Sticky: &Sticky{Cookie: "a b", SameSite: "maybe", TTL: -1}, SlowStart: -1}),
 			[]string{"at.sticky.cookie: ", "at.sticky.same_site: ", "at.sticky.ttl: ", "at.slow_start: "}},
+		{"names looked up all the time", group(Options{Servers: good, Resolve: 1}), []string{"at.resolve: must be 1s at least, or off"}},
+		{"names looked up for each socket", group(Options{Servers: good, Resolve: 0}), nil},
 		{"half a client certificate", group(Options{Servers: good, TLS: TLS{Cert: "c"}}), []string{"at.tls: cert and key"}},
 		{"its other half", group(Options{Servers: good, TLS: TLS{Key: "k"}}), []string{"at.tls: cert and key"}},
 		{"a file that is not there is not looked for", group(Options{Servers: good, TLS: TLS{CA: "/nowhere"}}), nil},
@@ -139,7 +141,7 @@ func TestGroupsAreFoundByNameOrRoute(t *testing.T) {
 		t.Errorf("%p, %v; want the group of that name, so that routes share it", g, err)
 	}
 	g, err := groups.For("r", own)
-	if err != nil || len(g.Targets()) != 2 || g.servers[0].terms.weight != 2 || g.Targets()[0].group != "" {
+	if err != nil || len(g.Targets()) != 2 || g.servers[0].entry.terms.weight != 2 || g.Targets()[0].group != "" {
 		t.Errorf("%+v, %v; want two servers of the route's own, of which the one that stands twice counts twice", g, err)
 	}
 	if _, err := groups.For("r", To{"news"}); err == nil || err.Error() != `there is no upstream "news"` {

@@ -32,6 +32,8 @@ type Observation struct {
 	Error string    `json:"error,omitempty"` // "" if it is well
 }
 
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
 // A Failure is what a client met at a server.
 type Failure struct {
 	At    time.Time `json:"at"`
@@ -45,8 +47,12 @@ func (s *server) ejectedLocked(now time.Time) bool {
 
 // takeLocked gives a lease a place. The first client after an ejection tries for all.
 func (s *server) takeLocked(l *Lease) {
-	s.leases[l] = struct{}{}
-	s.opened++
+	if l.request {
+		s.requests++
+	} else {
+		s.leases[l] = struct{}{}
+		s.opened++
+	}
 	if l.trial = !s.until.IsZero(); l.trial {
 		s.trial = l
 	}
@@ -71,7 +77,7 @@ func (g *Group) succeed(l *Lease) {
 	}
 	g.mu.Unlock()
 	if back {
-		g.log.Info("server is back", "server", s.name())
+		g.log.Info("server is back", s.attrs()...)
 	}
 }
 
@@ -91,16 +97,17 @@ func (g *Group) fail(l *Lease, err error) {
 	s.failure = Failure{now.UTC(), err.Error()}
 	trial := l.trial && !s.until.IsZero()
 	ejected := trial || s.until.IsZero() && g.rules.eject.Failures > 0 && s.failures >= g.rules.eject.Failures
-	if ejected = ejected && len(g.servers) > 1; ejected {
+	if ejected = ejected && g.presentLocked() > 1; ejected {
 		s.ejectLocked(&g.rules.eject, now, g.lastLocked(s, now))
 	}
 	period := s.until.Sub(now)
+	g.lookAgainLocked(s.entry, now)
 	g.mu.Unlock()
 	switch {
 	case ejected && !trial:
-		g.log.Warn("server is left alone: it fails again and again", "server", s.name(), "time", period.String(), "error", err)
+		g.log.Warn("server is left alone: it fails again and again", s.attrs("time", period.String(), "error", err)...)
 	case ejected:
-		g.log.Debug("server still fails", "server", s.name(), "time", period.String(), "error", err)
+		g.log.Debug("server still fails", s.attrs("time", period.String(), "error", err)...)
 	}
 }
 
@@ -125,7 +132,7 @@ func (s *server) ejectLocked(o *Eject, now time.Time, last bool) {
 // lastLocked tells whether all other servers are out of service.
 func (g *Group) lastLocked(s *server, now time.Time) bool {
 	for _, other := range g.servers {
-		if other != s && !other.terms.drain && !other.down && !other.ejectedLocked(now) {
+		if other != s && !other.entry.terms.drain && !other.gone && !other.down && !other.ejectedLocked(now) {
 			return false
 		}
 	}
@@ -138,7 +145,7 @@ func (g *Group) observe(s *server, began time.Time, err error) {
 	now := time.Now()
 	g.mu.Lock()
 	s.asking, s.probed = false, s.probed+1
-	s.asked = Observation{At: began.UTC(), Took: float64(now.Sub(began).Microseconds()) / 1000}
+	s.asked = Observation{At: began.UTC(), Took: milliseconds(now.Sub(began))}
 	if err != nil {
 		s.asked.Error = err.Error()
 		s.probesFailed++
@@ -154,13 +161,16 @@ func (g *Group) observe(s *server, began time.Time, err error) {
 		s.readmitLocked()
 	}
 	turned := s.turnLocked(h, now, err == nil)
+	if err != nil {
+		g.lookAgainLocked(s.entry, now)
+	}
 	g.mu.Unlock()
 	g.wakeUp()
 	switch {
 	case turned && err != nil:
-		g.log.Warn("server is down", "server", s.name(), "error", err)
+		g.log.Warn("server is down", s.attrs("error", err)...)
 	case turned, back:
-		g.log.Info("server is back", "server", s.name())
+		g.log.Info("server is back", s.attrs()...)
 	}
 }
 

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,7 @@ type Lease struct {
 
 	// The group's mutex guards the following.
 	server  *server
-	target  *Target  // the server's, as the configuration had it when the lease came there
+	request bool     // it is for a request, and does not count among the sockets
 	conn    hub.Conn // nil before Carry
 	leaving bool     // the socket was given to who ends it
 	trial   bool     // the server was left alone before
@@ -58,7 +59,7 @@ type Lease struct {
 func (l *Lease) Target() *Target {
 	l.group.mu.Lock()
 	defer l.group.mu.Unlock()
-	return l.target
+	return l.server.target
 }
 
 // leavingCause ends the sockets of a server that leaves its group.
@@ -68,7 +69,7 @@ var leavingCause = ws.Cause{Kind: ws.RouteRemoved}
 func (l *Lease) Carry(c hub.Conn) {
 	l.group.mu.Lock()
 	l.conn = c
-	late := l.server.terms.drain && !l.leaving
+	late := l.server.entry.terms.drain && !l.leaving
 	l.leaving = l.leaving || late
 	l.group.mu.Unlock()
 	if late {
@@ -83,11 +84,11 @@ func (l *Lease) Release() {
 	l.server.letGoLocked(l)
 }
 
-// Well tells whether the server is neither down nor left alone.
+// Well tells whether the server is neither down, nor left alone, nor gone from its name.
 func (l *Lease) Well() bool {
 	l.group.mu.Lock()
 	defer l.group.mu.Unlock()
-	return !l.server.down && l.server.until.IsZero()
+	return !l.server.down && !l.server.gone && l.server.until.IsZero()
 }
 
 // Reached tells that the server has answered.
@@ -96,8 +97,8 @@ func (l *Lease) Reached() { l.group.succeed(l) }
 // Tried are servers that could not be reached for one purpose. The zero value is none.
 type Tried struct{ servers []*server }
 
-// Move moves the lease to another server than its own, which could not be reached because of err, if that is not nil, and than those tried before. It is false if the
-// group has no other, or does not allow that many retries; then the lease stays where it is.
+// Move moves the lease to another server than its own, which could not be reached because of err, if that is not nil, and than those
+// tried before. It is false if the group has no other, or does not allow that many retries; then the lease stays where it is.
 func (l *Lease) Move(tried *Tried, err error) bool {
 	g := l.group
 	if err != nil {
@@ -109,54 +110,67 @@ func (l *Lease) Move(tried *Tried, err error) bool {
 	if len(tried.servers) > g.rules.retries {
 		return false
 	}
-	free, _ := g.freeLocked(tried.servers)
+	free, _ := g.freeLocked(l.request, tried.servers)
 	if len(free) == 0 {
 		return false
 	}
 	_, held := l.server.leases[l]
 	l.server.letGoLocked(l)
 	l.server = g.rules.choose(free, l.key)
-	l.target = l.server.target
 	if held {
 		l.server.takeLocked(l)
 	}
 	return true
 }
 
-// Open finds a server for a client: try opens a connection to it. When that fails and is no [Answer], the next server is tried, as
+// A Try opens a connection to a server for a client. ctx bounds it.
+type Try func(ctx context.Context, t *Target) error
+
+// Open finds a server for a client's socket: try opens a connection to it. When that fails and is no [Answer], the next server is tried, as
 // often as the group allows and before ctx ends; each but the last may take half of the time that is left. The error is the last
 // one that try gave, without its Answer, or an [*Unavailable]. The caller releases the lease when the socket ends.
-func (g *Group) Open(ctx context.Context, f *policy.Facts, try func(context.Context, *Target) error) (*Lease, error) {
+func (g *Group) Open(ctx context.Context, f *policy.Facts, try Try) (*Lease, error) {
+	return g.open(ctx, f, try, false)
+}
+
+// Pass is Open for a request beside the sockets: it does not count among them. What a server answers to it says nothing of
+// sockets: the caller calls [Lease.Reached] if it shows that the server is well.
+func (g *Group) Pass(ctx context.Context, f *policy.Facts, try Try) (*Lease, error) {
+	return g.open(ctx, f, try, true)
+}
+
+func (g *Group) open(ctx context.Context, f *policy.Facts, try Try, request bool) (*Lease, error) {
+	g.awaitNames(ctx)
 	key, shown, retries := g.plan(f)
 	var failed error
 	for tried := []*server(nil); ; {
-		lease, more, err := g.lease(key, shown, tried)
+		lease, more, err := g.lease(key, shown, tried, request)
 		if err != nil {
-			if failed != nil {
-				err = failed
-			}
-			return nil, err
+			return nil, cmp.Or(failed, err)
 		}
 		more = more && len(tried) < retries
-		failed = lease.try(ctx, more, try)
-		answer, answered := errors.AsType[*Answer](failed)
-		gone := errors.Is(ctx.Err(), context.Canceled)
-		switch {
-		case failed == nil || answered:
-			g.succeed(lease)
-		case !gone:
-			g.fail(lease, failed)
-		}
-		switch {
-		case failed == nil:
+		err = lease.try(ctx, more, try)
+		if err == nil {
+			if !request {
+				g.succeed(lease)
+			}
 			return lease, nil
-		case answered:
+		}
+		if answer, ok := errors.AsType[*Answer](err); ok {
+			if !request {
+				g.succeed(lease)
+			}
 			return nil, answer.Err
-		case !more || ctx.Err() != nil:
+		}
+		if !errors.Is(ctx.Err(), context.Canceled) { // the client has not gone
+			g.fail(lease, err)
+		}
+		failed = g.unstuck(err, f)
+		tried = append(tried, lease.server)
+		if ctx.Err() != nil || len(tried) > retries || !more && !g.another(ctx, lease.server.entry, tried, request) {
 			return nil, failed
 		}
-		g.log.Debug("trying the next server", "failed", lease.server.name(), "error", failed)
-		tried = append(tried, lease.server)
+		g.log.Debug("trying the next server", lease.server.attrs("error", err)...)
 	}
 }
 
@@ -170,30 +184,28 @@ func (g *Group) plan(f *policy.Facts) (key, shown string, retries int) {
 }
 
 // lease takes a place at a server that is none of those tried. more tells whether there would be yet another.
-func (g *Group) lease(key, shown string, tried []*server) (_ *Lease, more bool, _ error) {
+func (g *Group) lease(key, shown string, tried []*server, request bool) (_ *Lease, more bool, _ error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	free, why := g.freeLocked(tried)
+	free, why := g.freeLocked(request, tried)
 	if len(free) == 0 && len(tried) == 0 {
 		g.refused++
 	}
 	if len(free) == 0 {
 		return nil, false, &Unavailable{g.label(), why}
 	}
-	s := stuck(free, shown)
-	if s == nil {
-		s = g.rules.choose(free, key)
-	}
-	l := &Lease{target: s.target, group: g, server: s, key: key}
+	s := g.rules.choose(near(free, shown), key)
+	l := &Lease{group: g, server: s, key: key, request: request}
 	s.takeLocked(l)
 	return l, len(free) > 1, nil
 }
 
-// freeLocked are the servers that can take a client and are none of those tried. why counts the others that cannot.
-func (g *Group) freeLocked(tried []*server) (free []*server, why map[string]int) {
+// freeLocked are the servers that can take a client and are none of those tried. why counts the others that cannot. What is full has
+// room for a request.
+func (g *Group) freeLocked(request bool, tried []*server) (free []*server, why map[string]int) {
 	now := time.Now()
 	for _, s := range g.servers {
-		if closed := s.closedLocked(now); closed != "" {
+		if closed := s.closedLocked(now); closed != "" && !(request && closed == stateFull) {
 			if why == nil {
 				why = make(map[string]int)
 			}
@@ -215,7 +227,7 @@ func (g *Group) label() string {
 }
 
 // try opens a connection to the leased server; when it fails, the place is free again.
-func (l *Lease) try(ctx context.Context, more bool, open func(context.Context, *Target) error) (err error) {
+func (l *Lease) try(ctx context.Context, more bool, open Try) (err error) {
 	opened := false
 	defer func() { // also when open panics
 		if !opened {
@@ -227,7 +239,7 @@ func (l *Lease) try(ctx context.Context, more bool, open func(context.Context, *
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
 		defer cancel()
 	}
-	err = open(ctx, l.target)
+	err = open(ctx, l.Target())
 	opened = err == nil
 	return err
 }

@@ -22,6 +22,11 @@ type Options struct {
 	// How long a server that joins the group, or is back, takes to get its full share of the new sockets; it begins with a tenth.
 	// `hash` does not go by it. Default: it has it at once.
 	SlowStart time.Duration `yaml:"slow_start"`
+	// How often names in the URLs are looked up; the moments are spread, and a name is looked up at once when its server cannot be
+	// reached. Each address that a name has is a server of its own, with the weight and the limit of its URL; one IPv4 address and one
+	// IPv6 address are two ways to the same. Servers whose address has gone get no new sockets, and keep those they have. `off` looks a
+	// name up for each socket, and takes the first address that answers.
+	Resolve time.Duration `yaml:"resolve"`
 	// How many further servers are tried when one cannot be reached, breaks off the handshake or answers it with 502, 503 or 504; all
 	// within the time of `connect`, of which each but the last may use half of what is left. Never after the client has its socket.
 	Retries int `yaml:"retries"`
@@ -33,13 +38,13 @@ type Options struct {
 	TLS TLS `yaml:"tls"`
 }
 
-// A Server is one address of a group.
+// A Server is one of a group, or with a name in its URL all that have the name.
 type Server struct {
 	// Where the server is, as in `to`: a URL that begins with `ws`, `wss`, `http`, `https`, `tcp`, `tls` or `unix`.
 	URL string `yaml:"url"`
 	// Its share beside the others': one with 2 gets twice as many sockets as one with 1.
 	Weight int `yaml:"weight"`
-	// The greatest number of sockets it has at once; more go to the others. 0 is no limit.
+	// The greatest number of sockets it has at once; more go to the others. Requests beside the sockets do not count. 0 is no limit.
 	MaxConnections int `yaml:"max_connections"`
 	// Take it out of service: it gets no new sockets, and those it has are closed with 1012, each at a moment of its own.
 	Drain bool `yaml:"drain"`
@@ -93,7 +98,7 @@ type Eject struct {
 
 // DefaultOptions are the values of keys that are not given.
 func DefaultOptions() Options {
-	return Options{Balance: roundRobin, Retries: 3, Eject: Eject{Failures: 5, Time: 5 * time.Second, MaxTime: time.Minute}}
+	return Options{Balance: roundRobin, Resolve: 30 * time.Second, Retries: 3, Eject: Eject{Failures: 5, Time: 5 * time.Second, MaxTime: time.Minute}}
 }
 
 // DefaultHealth are the values of keys that are not given.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"bridgehead/policy"
@@ -35,14 +36,63 @@ func (s *Sticky) shown(f *policy.Facts) string {
 	return c.Value
 }
 
-// stuck is the one of some servers that a client was at before; nil if there is none.
-func stuck(servers []*server, shown string) *server {
+// token is what the cookie says of the server: its entry and, if that has a name, its address among those of the name.
+func (g *Group) token(s *server) string {
+	switch {
+	case g.rules.sticky == nil:
+		return ""
+	case s.addr.IsValid():
+		return s.entry.token + "." + token(g.key, g.name, s.key)
+	}
+	return s.entry.token
+}
+
+// near are those of some servers that a client may come to with what it shows: the one that it was at before, or else others of the
+// same name, whose server may have another address now, or else all.
+func near(servers []*server, shown string) []*server {
+	if shown == "" {
+		return servers
+	}
+	name, _, _ := strings.Cut(shown, ".")
+	var kin []*server
 	for _, s := range servers {
-		if shown != "" && hmac.Equal([]byte(s.token), []byte(shown)) {
-			return s
+		if hmac.Equal([]byte(s.token), []byte(shown)) {
+			return []*server{s}
+		}
+		if hmac.Equal([]byte(s.entry.token), []byte(name)) {
+			kin = append(kin, s)
 		}
 	}
-	return nil
+	if kin == nil {
+		return servers
+	}
+	return kin
+}
+
+// Unstuck is the error for a client that came back and that no server could take. It is led back no more: the next time it shall have
+// the choice of all.
+type Unstuck struct {
+	Err    error
+	cookie *http.Cookie
+}
+
+func (u *Unstuck) Error() string { return u.Err.Error() }
+
+func (u *Unstuck) Unwrap() error { return u.Err }
+
+// Cookie takes away the client's.
+func (u *Unstuck) Cookie() *http.Cookie { return u.cookie }
+
+// unstuck makes an error take away the cookie of a client that could not be served.
+func (g *Group) unstuck(err error, f *policy.Facts) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if o := g.rules.sticky; o.shown(f) != "" {
+		c := o.cookie("", f)
+		c.MaxAge = -1
+		return &Unstuck{err, c}
+	}
+	return err
 }
 
 // sameSites are the words of the configuration.
@@ -56,9 +106,14 @@ func (l *Lease) Cookie(f *policy.Facts) *http.Cookie {
 	if o == nil || o.shown(f) == l.server.token {
 		return nil
 	}
+	return o.cookie(l.server.token, f)
+}
+
+// cookie is the cookie with a value, for one client.
+func (s *Sticky) cookie(value string, f *policy.Facts) *http.Cookie {
 	return &http.Cookie{
-		Name: o.Cookie, Value: l.server.token, Path: "/", MaxAge: int(o.TTL / time.Second), Secure: f.TLS, HttpOnly: true,
-		SameSite: sameSites[o.SameSite],
+		Name: s.Cookie, Value: value, Path: "/", MaxAge: int(s.TTL / time.Second), Secure: f.TLS, HttpOnly: true,
+		SameSite: sameSites[s.SameSite],
 	}
 }
 

@@ -1,6 +1,8 @@
 package upstream
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -158,5 +160,50 @@ func TestSlowStart(t *testing.T) {
 				t.Errorf("%s: %.2f, %.2f, %.2f", balance, early, half, full)
 			}
 		})
+	}
+}
+
+// A client that comes back to a server that fails it is not sent there for ever, even if nothing else leaves that server alone.
+func TestAClientIsNotLedBackToAServerThatFails(t *testing.T) {
+	t.Parallel()
+	g := sticking(t, "k", func(o *Options) { o.Retries = 0 })
+	_, cookie := visit(t, g, nil, false)
+	f := &policy.Facts{Request: httptest.NewRequest("GET", "/", nil)}
+	f.Request.AddCookie(cookie)
+	_, err := g.Open(t.Context(), f, func(context.Context, *Target) error { return errTest })
+	unstuck, ok := errors.AsType[*Unstuck](err)
+	if !ok || !errors.Is(err, errTest) || unstuck.Error() != errTest.Error() {
+		t.Fatalf("error %v", err)
+	}
+	if got := unstuck.Cookie().String(); got != "bridgehead_server=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax" {
+		t.Errorf("the client is told %s", got)
+	}
+	// What the server itself decided is no reason to leave it, and neither is a moment in which all are busy.
+	_, err = g.Open(t.Context(), f, func(context.Context, *Target) error { return &Answer{errTest} })
+	if _, ok := errors.AsType[*Unstuck](err); ok || !errors.Is(err, errTest) {
+		t.Errorf("error %v", err)
+	}
+	g.Adopt(sticking(t, "k", func(o *Options) {
+		for i := range o.Servers {
+			o.Servers[i].Drain = true
+		}
+	}))
+	_, err = g.Open(t.Context(), f, opens)
+	if _, ok := errors.AsType[*Unavailable](err); !ok {
+		t.Errorf("error %v", err)
+	}
+	if _, ok := errors.AsType[*Unstuck](err); ok {
+		t.Errorf("error %v", err)
+	}
+	// A full server is passed by, and the client belongs to the other one from then on.
+	full := sticking(t, "k", func(o *Options) { o.Servers[0].MaxConnections = 1 })
+	first, cookie := visit(t, full, nil, false)
+	if server, set := visit(t, full, cookie, false); server == first || set == nil {
+		t.Errorf("the client came to %s, and was told %v", server, set)
+	}
+	// Without a cookie there is none to take away.
+	_, err = g.Open(t.Context(), new(policy.Facts), func(context.Context, *Target) error { return errTest })
+	if _, ok := errors.AsType[*Unstuck](err); ok {
+		t.Errorf("error %v", err)
 	}
 }

@@ -1,7 +1,6 @@
 package upstream
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -14,7 +13,6 @@ import (
 	"strings"
 
 	"bridgehead/policy"
-	"bridgehead/proxy/pump"
 )
 
 // A Target is one server as a bridge reaches it. It is immutable.
@@ -23,6 +21,9 @@ type Target struct {
 	group   string // the entry of upstreams that lists it; "" if a route does
 	network string // tcp or unix
 	address string // host:port, or the path of a socket
+	name    string // the host, if it is a name and no address
+	port    string
+	found   host   // where the name leads, if that is known
 	host    string // as in the URL, for the Host header
 	tls     *tls.Config
 
@@ -112,7 +113,10 @@ func (t *Target) setAuthority(s string) error {
 	case portErr != nil || n == 0:
 		return fmt.Errorf("%q has the bad port %q: write a number from 1 to 65535", s, port)
 	}
-	t.address = net.JoinHostPort(host, port)
+	t.address, t.port = net.JoinHostPort(host, port), port
+	if _, err := netip.ParseAddr(host); err != nil {
+		t.name = host
+	}
 	if kind.secure {
 		t.tls = &tls.Config{ServerName: host}
 	}
@@ -235,54 +239,23 @@ func dotted(path string) bool {
 	return false
 }
 
-// Dial connects, with TLS where the scheme asks for it.
-func (t *Target) Dial(ctx context.Context) (net.Conn, error) { return t.DialAfter(ctx, nil) }
-
-// DialAfter connects and gives the bare connection to preamble before the first byte of TLS. ctx bounds all of it. The error is a
-// [*Fault].
-func (t *Target) DialAfter(ctx context.Context, preamble func(net.Conn) error) (net.Conn, error) {
-	var dialer net.Dialer
-	bare, err := dialer.DialContext(ctx, t.network, t.address)
-	if err != nil {
-		return nil, t.Fault(err) // it says what was dialled
-	}
-	if preamble == nil && t.tls == nil {
-		return bare, nil
-	}
-	stop := context.AfterFunc(ctx, func() { bare.Close() })
-	conn, err := t.greet(ctx, bare, preamble)
-	if !stop() { // the end of ctx has closed it; whatever failed, failed of that
-		err = ctx.Err()
-	}
-	if err != nil {
-		bare.Close()
-		return nil, t.Fault(fmt.Errorf("%s: %w", t.address, err))
-	}
-	return conn, nil
-}
-
-// greet says what comes before the traffic, and gives the connection that carries it.
-func (t *Target) greet(ctx context.Context, conn net.Conn, preamble func(net.Conn) error) (net.Conn, error) {
-	if preamble != nil {
-		if err := preamble(conn); err != nil {
-			return nil, fmt.Errorf("preamble: %w", err)
-		}
-	}
-	if t.tls == nil {
-		return conn, nil
-	}
-	secure := tls.Client(pump.NewWire(conn), t.tls)
-	if err := secure.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS: %w", err)
-	}
-	return secure, nil
+// at is the target at one of the servers that its name stands for.
+func (t *Target) at(h host) *Target {
+	c := *t
+	c.found = h
+	return &c
 }
 
 // Key names the target among those of its group.
 func (t *Target) Key() string { return t.key }
 
 // Address is where the target is, for logs.
-func (t *Target) Address() string { return t.address }
+func (t *Target) Address() string {
+	if t.found.addr.IsValid() {
+		return t.address + " (" + t.found.addr.String() + ")"
+	}
+	return t.address
+}
 
 // Host is the target's authority as it is written in its URL, for the Host header.
 func (t *Target) Host() string { return t.host }

@@ -15,6 +15,9 @@ const maxWeight = 1000
 // minInterval is the least time between two questions to one server.
 const minInterval = 100 * time.Millisecond
 
+// minResolve is the least time between two look-ups of one name.
+const minResolve = time.Second
+
 // Validate reports what cannot work. It looks and never acts.
 func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	if len(o.Servers) == 0 {
@@ -36,6 +39,9 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	}
 	if o.SlowStart < 0 {
 		p.Add(at.Key("slow_start"), "must not be negative; off gives a server its share at once")
+	}
+	if o.Resolve != 0 && o.Resolve < minResolve {
+		p.Add(at.Key("resolve"), "must be %s at least, or off", minResolve)
 	}
 	if o.Health != nil {
 		o.Health.validate(at.Key("health"), p)

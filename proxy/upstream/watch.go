@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -13,7 +14,7 @@ const maxAsking = 16
 // firstAsk is the time over which the first questions to servers are spread.
 const firstAsk = time.Second
 
-// Watch asks the servers of the group whether they are well, as its options say, until ctx ends. No other
+// Watch asks the servers of the group whether they are well, and looks up their names, as its options say, until ctx ends. No other
 // call of it is under way then.
 func (g *Group) Watch(ctx context.Context) { g.watch(ctx, ask) }
 
@@ -21,7 +22,7 @@ func (g *Group) Watch(ctx context.Context) { g.watch(ctx, ask) }
 func (g *Group) Watched() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.rules.health != nil
+	return g.rules.health != nil || slices.ContainsFunc(g.entries, func(e *entry) bool { return e.named })
 }
 
 // watch is Watch with another way to ask.
@@ -37,6 +38,10 @@ func (g *Group) watch(ctx context.Context, ask func(context.Context, *Health, *T
 		case <-timer.C:
 		case <-g.wake:
 		}
+		names, soon := g.lookUpsDue(time.Now())
+		for _, e := range names {
+			asking.Go(func() { g.lookUp(ctx, e) })
+		}
 		due, health, next := g.due(time.Now())
 		for _, s := range due {
 			asking.Go(func() {
@@ -47,7 +52,7 @@ func (g *Group) watch(ctx context.Context, ask func(context.Context, *Health, *T
 				}
 			})
 		}
-		timer.Reset(next)
+		timer.Reset(min(soon, next))
 	}
 }
 
@@ -73,7 +78,7 @@ func (g *Group) due(now time.Time) (due []question, h *Health, next time.Duratio
 	}
 	for _, s := range g.servers {
 		switch {
-		case s.asking:
+		case s.asking, s.gone, s.entry.pendingLocked():
 		case s.askAgain.IsZero():
 			s.askAgain = now.Add(rand.N(min(firstAsk, h.Interval)))
 			next = min(next, s.askAgain.Sub(now))

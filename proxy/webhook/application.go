@@ -3,11 +3,9 @@ package webhook
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -17,6 +15,7 @@ import (
 	"time"
 
 	"bridgehead/internal/metrics"
+	"bridgehead/proxy/upstream"
 )
 
 const (
@@ -44,11 +43,17 @@ type application struct {
 type request struct {
 	op      string // the type of its events
 	id      string
-	url     *url.URL
+	to      way
 	body    []byte
 	timeout time.Duration // of one attempt
 
-	elsewhere func(error) (*url.URL, bool) // finds another server; nil: there is none
+	elsewhere func(error) (way, bool) // finds another server
+}
+
+// A way is where a client's requests go.
+type way struct {
+	server *upstream.Target
+	url    *url.URL
 }
 
 // An unreached is the error of an attempt that found no connection: nobody has seen the request.
@@ -67,13 +72,11 @@ type response struct {
 }
 
 // newTransport gives the pool of connections. It keeps as many as requests may be under way.
-func newTransport(config *tls.Config, inFlight int) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	return &http.Transport{
-		DialContext: dialer.DialContext, TLSClientConfig: config.Clone(), ForceAttemptHTTP2: true,
-		MaxIdleConns: inFlight, MaxIdleConnsPerHost: inFlight, IdleConnTimeout: idleTimeout,
+func newTransport(inFlight int) *http.Transport {
+	return upstream.Through(&http.Transport{
+		ForceAttemptHTTP2: true, MaxIdleConns: inFlight, MaxIdleConnsPerHost: inFlight, IdleConnTimeout: idleTimeout,
 		MaxResponseHeaderBytes: 64 << 10, DisableCompression: true,
-	}
+	}, "h2", "http/1.1")
 }
 
 // post makes one attempt. Its error is errBusy, or what kept the whole answer from coming.
@@ -89,7 +92,7 @@ func (a *application) post(ctx context.Context, r *request, attempt int) (respon
 	began := time.Now()
 	resp, err := a.exchange(ctx, r, attempt)
 	if err != nil {
-		err = fmt.Errorf("post %s to %s: %w", r.op, r.url.Host, err)
+		err = fmt.Errorf("post %s to %s: %w", r.op, r.to.server.Address(), err)
 	}
 	a.metrics.Backend(r.op, outcome(resp, err), time.Since(began))
 	return resp, err
@@ -110,7 +113,7 @@ func (a *application) wait(ctx context.Context, patience time.Duration) error {
 }
 
 func (a *application) exchange(ctx context.Context, r *request, attempt int) (response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.url.String(), bytes.NewReader(r.body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, r.to.url.String(), bytes.NewReader(r.body))
 	if err != nil {
 		return response{}, err
 	}
@@ -127,7 +130,8 @@ func (a *application) exchange(ctx context.Context, r *request, attempt int) (re
 	}
 	var reached atomic.Bool
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { reached.Store(true) }}
-	resp, err := a.transport.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	req = req.WithContext(httptrace.WithClientTrace(ctx, trace))
+	resp, err := a.transport.RoundTrip(r.to.server.Carry(req, time.Now().Add(dialTimeout)))
 	if err != nil && !reached.Load() {
 		return response{}, &unreached{err}
 	}

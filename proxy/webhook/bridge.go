@@ -8,7 +8,6 @@ package webhook
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,7 +26,6 @@ import (
 type Config struct {
 	Route   string          // its name, which every request says
 	Group   *upstream.Group // where the application is
-	TLS     *tls.Config     // how to speak TLS to it
 	PushURL string          // where the application can push to the sockets of this program; "" if nowhere
 	Metrics *metrics.Route
 }
@@ -50,7 +48,7 @@ func New(o Options, c Config) (*Bridge, error) {
 		return nil, err
 	}
 	s := &setup{Config: c, options: o, app: &application{
-		transport: newTransport(c.TLS, o.InFlight), keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries,
+		transport: newTransport(o.InFlight), keys: keys, inFlight: make(chan struct{}, o.InFlight), retries: o.Retries,
 		metrics: c.Metrics,
 	}}
 	for _, name := range o.ForwardHeaders {
@@ -104,8 +102,8 @@ func (b *Bridge) Open(ctx context.Context, h *proxy.Handshake) (proxy.Session, e
 	return s, nil
 }
 
-// ways are where this client's requests would go at each server of a group, for when its own cannot be reached any more; nil if
-// there is no other.
+// ways are the URLs of this client's requests at the servers that a group lists, for when its own cannot be reached any more; nil if
+// there is one alone.
 func ways(g *upstream.Group, h *proxy.Handshake) map[string]*url.URL {
 	targets := g.Targets()
 	if len(targets) < 2 {
@@ -122,7 +120,8 @@ func ways(g *upstream.Group, h *proxy.Handshake) map[string]*url.URL {
 
 // question is the request that asks one server.
 func (s *session) question(h *proxy.Handshake, target *upstream.Target, timeout time.Duration, asked event) (_ *request, err error) {
-	if s.url, err = endpoint(target, h); err != nil {
+	s.at.server = target
+	if s.at.url, err = endpoint(target, h); err != nil {
 		return nil, err
 	}
 	return s.request(timeout, asked)

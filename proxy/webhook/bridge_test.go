@@ -178,7 +178,7 @@ func TestTLS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := New(DefaultOptions(), Config{Route: "chat", Group: group, TLS: group.TLS()})
+		b, err := New(DefaultOptions(), Config{Route: "chat", Group: group})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -91,12 +91,13 @@ func TestRequestBytes(t *testing.T) {
 			o.ForwardHeaders = []string{"cookie", "ACCEPT-LANGUAGE", "host", "x-none"}
 		}), handshake()
 		b.current.Load().PushURL = "http://10.0.0.5:9901"
-		to, err := endpoint(b.current.Load().Group.Targets()[0], h)
+		at := b.current.Load().Group.Targets()[0]
+		to, err := endpoint(at, h)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := newSession(b, h)
-		s.url = to
+		s.at = way{at, to}
 		golden(t, "testdata/json/connect.http", wire(t, s, time.Second, s.event(typeConnect, event{connecting: b.current.Load().connecting(h)})))
 
 		err = s.accept(h, reply{accept: accept{User: "u1", Subprotocol: "chat.v1", State: []byte(`{ "room": "<1>" }`)}})
@@ -122,9 +123,10 @@ func TestLeastConnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBridge(t, "http://127.0.0.1:8000/", nil)
 		h := &proxy.Handshake{Facts: policy.Facts{Request: httptest.NewRequest(http.MethodGet, "/", nil), ConnID: "c_1"}}
-		to, _ := endpoint(b.current.Load().Group.Targets()[0], h)
+		at := b.current.Load().Group.Targets()[0]
+		to, _ := endpoint(at, h)
 		s := newSession(b, h)
-		s.url = to
+		s.at = way{at, to}
 		golden(t, "testdata/json/connect-least.http", wire(t, s, time.Second, s.event(typeConnect, event{connecting: b.current.Load().connecting(h)})))
 	})
 }

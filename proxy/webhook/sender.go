@@ -21,7 +21,7 @@ func (a *application) insist(ctx context.Context, log *slog.Logger, r *request) 
 	for attempt := 1; ; attempt++ {
 		resp, err := a.post(ctx, r, attempt)
 		for err != nil && r.moves(err) {
-			log.Debug("server not reached, trying the next", "request", r.id, "next", r.url.Host, "error", err)
+			log.Debug("server not reached, trying the next", "request", r.id, "next", r.to.server.Address(), "error", err)
 			resp, err = a.post(ctx, r, attempt)
 		}
 		if err == nil && r.final(judge(resp.status)) {
@@ -48,7 +48,7 @@ func (r *request) moves(err error) bool {
 	}
 	to, ok := r.elsewhere(err)
 	if ok {
-		r.url = to
+		r.to = to
 	}
 	return ok
 }

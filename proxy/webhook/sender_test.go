@@ -28,11 +28,21 @@ func newBridge(t testing.TB, to string, change func(*Options)) *Bridge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(o, Config{Route: "chat", Group: group, TLS: group.TLS()})
+	b, err := New(o, Config{Route: "chat", Group: group})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// toApp is the way to an application whose transport is the test's.
+func toApp(t *testing.T) way {
+	t.Helper()
+	group, err := upstream.New(upstream.To{"http://app"}.Own())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return way{group.Targets()[0], &url.URL{Scheme: "http", Host: "app"}}
 }
 
 // An attempt is what the application saw of one.
@@ -70,7 +80,7 @@ func insistOn(t *testing.T, op string, header http.Header, statuses ...int) (att
 		return answer(status, header, ""), nil
 	})
 	a := &application{transport: transport, keys: keys, inFlight: make(chan struct{}, 1), retries: 4}
-	r := &request{op: op, id: "c_1-7", url: &url.URL{Scheme: "http", Host: "app"}, body: []byte(`{"seq":7}`), timeout: time.Second}
+	r := &request{op: op, id: "c_1-7", to: toApp(t), body: []byte(`{"seq":7}`), timeout: time.Second}
 	resp, err = a.insist(t.Context(), slog.New(slog.DiscardHandler), r)
 	return attempts, resp, err
 }
@@ -183,7 +193,7 @@ func TestTimeouts(t *testing.T) {
 			}),
 			inFlight: make(chan struct{}, 1), retries: 1,
 		}
-		r := &request{op: typeMessage, id: "c_1-7", url: &url.URL{Scheme: "http", Host: "app"}, timeout: 3 * time.Second}
+		r := &request{op: typeMessage, id: "c_1-7", to: toApp(t), timeout: 3 * time.Second}
 		began := time.Now()
 		_, err := a.post(t.Context(), r, 1)
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != r.timeout {

@@ -26,8 +26,8 @@ const closeTimeout = 15 * time.Second
 type session struct {
 	bridge     *Bridge
 	lease      *upstream.Lease
-	url        *url.URL            // where requests go
-	ways       map[string]*url.URL // where they would go at other servers, by the server's key
+	at         way                 // where requests go
+	ways       map[string]*url.URL // where they would go at other servers, by their keys
 	log        *slog.Logger
 	since      time.Time
 	connection connection // as of the handshake
@@ -94,27 +94,34 @@ func (s *session) request(timeout time.Duration, events ...event) (*request, err
 	if err != nil {
 		return nil, err
 	}
-	elsewhere := s.elsewhere(new(upstream.Tried))
-	if s.lease != nil && !s.lease.Well() {
-		elsewhere(nil)
+	r := &request{op: events[0].Type, id: requestID(events), body: body, timeout: timeout}
+	if s.lease != nil {
+		r.elsewhere = s.elsewhere(new(upstream.Tried))
+		s.at.server = s.lease.Target() // which a reload may have changed
+		if !s.lease.Well() {
+			r.elsewhere(nil)
+		}
 	}
-	r := &request{op: events[0].Type, id: requestID(events), url: s.url, body: body, timeout: timeout}
-	if s.ways != nil {
-		r.elsewhere = elsewhere
-	}
+	r.to = s.at
 	return r, nil
 }
 
 // elsewhere leads the session to servers that were not tried before. From then on it stays there.
-func (s *session) elsewhere(tried *upstream.Tried) func(error) (*url.URL, bool) {
-	return func(err error) (*url.URL, bool) {
-		for s.ways != nil && s.lease.Move(tried, err) {
-			if to := s.ways[s.lease.Target().Key()]; to != nil {
-				s.url = to
-				return to, true
+func (s *session) elsewhere(tried *upstream.Tried) func(error) (way, bool) {
+	return func(err error) (way, bool) {
+		for s.lease.Move(tried, err) {
+			server := s.lease.Target()
+			to := s.ways[server.Key()]
+			if server.Key() == s.at.server.Key() { // another address of the same name
+				to = s.at.url
 			}
+			if to != nil {
+				s.at = way{server, to}
+				return s.at, true
+			}
+			err = nil // it was not this server's
 		}
-		return nil, false
+		return way{}, false
 	}
 }
 

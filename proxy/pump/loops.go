@@ -17,7 +17,7 @@ import (
 
 // readSize is the largest piece that one read on a loop takes: a flood gets no more per turn, and the buffer stays in the
 // processor's cache.
-const readSize = 64 << 10
+const readSize = 128 << 10
 
 // Loops are the event loops that carry sockets. Nil Loops carry none. The methods may be called from any goroutine.
 type Loops struct{ reactor *reactor.Reactor }

@@ -3,6 +3,7 @@
 package pump
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"sync"
@@ -24,9 +25,35 @@ type output struct {
 type outgoing struct{ message ws.Message }
 
 // A spare holds what one read brought and its reader could not send.
-type spare [headroom + readSize]byte
+type spare struct {
+	buf   []byte
+	shelf *shelf
+}
 
-var spares = sync.Pool{New: func() any { return new(spare) }}
+// A shelf lends spares of one size.
+type shelf struct {
+	size int
+	pool sync.Pool
+}
+
+// shelves are a few, so that a side that takes nothing holds little more than it was sent.
+var shelves = []*shelf{{size: 16 << 10}, {size: 48 << 10}, {size: sealedPart}}
+
+// borrow gives a spare with room for n bytes; nil if that is more than any read brings.
+func borrow(n int) *spare {
+	for _, s := range shelves {
+		if n > s.size {
+			continue
+		}
+		if old, ok := s.pool.Get().(*spare); ok {
+			return old
+		}
+		return &spare{make([]byte, s.size), s}
+	}
+	return nil
+}
+
+func (s *spare) giveBack() { s.shelf.pool.Put(s) }
 
 // small is how much gets memory in its size, and not a spare.
 const small = 2 << 10
@@ -50,8 +77,11 @@ func (o *output) keep(b []byte, own bool) {
 	case own:
 		o.unsent = b
 	default:
-		o.spare = spares.Get().(*spare)
-		o.unsent = append(o.spare[:0], b...)
+		if o.spare = borrow(len(b)); o.spare == nil {
+			o.unsent = bytes.Clone(b)
+			return
+		}
+		o.unsent = append(o.spare.buf[:0], b...)
 	}
 }
 
@@ -276,7 +306,7 @@ func (l *loopLink) dropUnsent(to *loopEnd, err error) {
 		l.finishMessages([]ws.Message{o.flying.message}, err)
 	}
 	if o.spare != nil {
-		spares.Put(o.spare)
+		o.spare.giveBack()
 	}
 	*o = output{control: o.control}
 	to.tidy()

@@ -47,7 +47,7 @@ type Config struct {
 	// socket. `auto` takes loops where they can be and goroutines for the rest. For diagnosis: both do the same. Read at the start of
 	// the program alone.
 	Driver string `yaml:"driver"`
-	// How many event loops there are, each with a thread of its own. 0 is one for each processor. Read at the start of the program
+	// How many event loops there are. 0 is one for each processor. Read at the start of the program
 	// alone.
 	Workers int `yaml:"workers"`
 	// How long sockets may take to close when the program ends.

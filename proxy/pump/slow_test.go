@@ -104,7 +104,7 @@ func testMemoryStaysFlat(t *testing.T) {
 	for _, r := range rigs {
 		r.backend.stuff(large)
 	}
-	if grown := (heap() - before) / sockets; grown > 100<<10 {
+	if grown := (heap() - before) / sockets; grown > 160<<10 { // one read of 128 KiB, and what a link is
 		t.Errorf("a blocked socket holds %d KiB", grown>>10)
 	}
 	runtime.KeepAlive(large)

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
@@ -76,7 +77,7 @@ func TestFailoverFromSilence(t *testing.T) {
 	t.Parallel()
 	silent, _ := server(t, func(*net.TCPConn, string) {})
 	well, _ := server(t, says(accepted+"\r\n"))
-	s, _, err := open(t, t.Context(), "", func(o *Options) { o.To, o.Connect.Timeout = upstream.To{silent, well}, 4*soon })
+	s, _, err := open(t, t.Context(), "", func(o *Options) { o.To, o.Connect.Timeout = upstream.To{silent, well}, 6*time.Second })
 	if err != nil {
 		t.Fatal(err)
 	}

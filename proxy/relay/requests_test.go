@@ -94,7 +94,7 @@ func newStreetOf(t *testing.T, terms proxy.Terms) *street {
 	must(t, err)
 	s.proxy = p
 	s.front = httptest.NewUnstartedServer(p)
-	s.front.Config.ReadTimeout = 500 * time.Millisecond
+	s.front.Config.ReadTimeout = 3 * time.Second
 	s.front.Start()
 	s.address = s.front.Listener.Addr().String()
 	t.Cleanup(func() { cancel(); s.front.Close() })
@@ -410,8 +410,8 @@ func TestTrailersPassBothWays(t *testing.T) {
 // The time for a request is that for each part of its body, and not for the answer.
 func TestStreamsGoOnBeyondTheTimeForARequest(t *testing.T) {
 	t.Parallel()
-	const parts = 6 // 200ms each, where a request has 500ms
-	s := newStreet(t, func(_ *Options, terms *proxy.Terms) { terms.Options.Socket.WriteTimeout = 300 * time.Millisecond },
+	const parts = 6 // 600ms each, where a request has 3s
+	s := newStreet(t, func(_ *Options, terms *proxy.Terms) { terms.Options.Socket.WriteTimeout = 3 * time.Second },
 		app(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			control := http.NewResponseController(w)
@@ -426,14 +426,14 @@ func TestStreamsGoOnBeyondTheTimeForARequest(t *testing.T) {
 				io.WriteString(w, "data: "+line+"\n")
 				control.Flush()
 			}
-			<-time.After(700 * time.Millisecond) // longer than a request, and than a write, may take
+			<-time.After(3500 * time.Millisecond) // longer than a request, and than a write, may take
 			io.WriteString(w, "data: end\n\n")
 		}))
 	conn, br := s.dial()
 	io.WriteString(conn, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
 	go func() {
 		for i := range parts {
-			<-time.After(200 * time.Millisecond)
+			<-time.After(600 * time.Millisecond)
 			fmt.Fprintf(conn, "2\r\n%d\n\r\n", i)
 		}
 		io.WriteString(conn, "0\r\n\r\n")

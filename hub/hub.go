@@ -37,6 +37,7 @@ type Info struct {
 	Kind        string          `json:"kind"` // the bridge: websocket, tcp or webhook
 	Client      string          `json:"client"`
 	User        string          `json:"user,omitempty"`
+	Certificate string          `json:"certificate,omitempty"` // the subject of the client's own
 	Subprotocol string          `json:"subprotocol,omitempty"`
 	ConnectedAt time.Time       `json:"connected_at"`
 	MessagesIn  int64           `json:"messages_in"`

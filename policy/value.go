@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,20 @@ type Facts struct {
 	User         string            // "" until somebody knows
 	Claims       map[string]string // what a token said of the user
 	Subprotocols []string          // what the client offered, in its order
+
+	// Listener is the name of the one that the client came to, and Host what its Host header named, as routes compare it.
+	Listener, Host string
+	// Chains are the verified ones of the certificate that the client has proven to be its own, from that to the root; nil: it has
+	// shown none. They are the TLS connection's, and must not be changed.
+	Chains [][]*x509.Certificate
+}
+
+// Certificate is the client's own; nil: it has shown none.
+func (f *Facts) Certificate() *x509.Certificate {
+	if len(f.Chains) == 0 {
+		return nil
+	}
+	return f.Chains[0][0]
 }
 
 // A source is where a value is taken from: its name in the configuration, how its names are written ("" if it has none), and
@@ -42,6 +57,7 @@ var sources = []source{
 	{"user", nil, false, func(f *Facts, _ string) string { return f.User }},
 	{"host", nil, true, func(f *Facts, _ string) string { return routes.Hostname(f.Request.Host) }},
 	{"conn.id", nil, false, func(f *Facts, _ string) string { return f.ConnID }},
+	{"cert", words, false, ofCertificate},
 	{"claim", words, false, func(f *Facts, name string) string { return f.Claims[name] }},
 	{"header", tokens, true, func(f *Facts, name string) string { return strings.Join(f.Request.Header.Values(name), ", ") }},
 	{"cookie", tokens, true, cookie},
@@ -58,8 +74,9 @@ type Value struct {
 	name   string // of the claim, header, cookie, query parameter, subprotocol or capture
 }
 
-// ParseValue reads one of `client.ip`, `user`, `host`, `conn.id`, `claim.x`, `header.x`, `cookie.x`, `query.x`, `subprotocol.x`
-// (the token that follows the marker x in the client's offer); any other identifier names a capture of the route's host or path.
+// ParseValue reads one of `client.ip`, `user`, `host`, `conn.id`, `cert.x` (what the client's certificate says), `claim.x`, `header.x`,
+// `cookie.x`, `query.x`, `subprotocol.x` (the token that follows the marker x in the client's offer); any other identifier names a capture
+// of the route's host or path.
 func ParseValue(s string) (Value, error) {
 	kind, name, dotted := strings.Cut(s, ".")
 	for i := range sources {
@@ -69,6 +86,8 @@ func ParseValue(s string) (Value, error) {
 			return Value{source: src}, nil
 		case src.names == nil || src.name != kind || !dotted:
 			continue
+		case kind == "cert" && certificateFields[name] == nil:
+			return Value{}, fmt.Errorf("value %q is unknown: of a client's certificate there are %s", s, certificateList)
 		case !src.names.MatchString(name):
 			return Value{}, fmt.Errorf("value %q: %q cannot be the name of a %s", s, name, kind)
 		case kind == "header" && strings.EqualFold(name, "host"):
@@ -79,8 +98,8 @@ func ParseValue(s string) (Value, error) {
 	if identifier.MatchString(s) {
 		return Value{&capture, s}, nil
 	}
-	return Value{}, fmt.Errorf("value %q is unknown: there are client.ip, user, host, conn.id, claim.NAME, header.NAME, cookie.NAME, "+
-		"query.NAME, subprotocol.NAME and the captures of the route's host and path", s)
+	return Value{}, fmt.Errorf("value %q is unknown: there are client.ip, user, host, conn.id, cert.NAME, claim.NAME, header.NAME, "+
+		"cookie.NAME, query.NAME, subprotocol.NAME and the captures of the route's host and path", s)
 }
 
 // String is the value as the configuration writes it.

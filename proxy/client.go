@@ -210,6 +210,9 @@ func (c *Client) who() (args []any) {
 	if c.chosen != "" {
 		args = append(args, "subprotocol", c.chosen)
 	}
+	if cert := c.facts.Certificate(); cert != nil {
+		args = append(args, "certificate", cert.Subject.String())
+	}
 	return args
 }
 
@@ -302,6 +305,9 @@ func (c *Client) Info() hub.Info {
 	info := hub.Info{
 		ID: c.ID(), Route: c.proxy.Route, Kind: c.terms.Kind, Client: c.facts.Client.String(), User: c.User(),
 		Subprotocol: c.chosen, ConnectedAt: c.since.UTC(), State: c.State(),
+	}
+	if cert := c.facts.Certificate(); cert != nil {
+		info.Certificate = cert.Subject.String()
 	}
 	info.MessagesIn, info.BytesIn, info.MessagesOut, info.BytesOut = c.Counters.Sum()
 	return info

@@ -18,6 +18,7 @@ import (
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
 	"bridgehead/proxy/pump"
+	"bridgehead/routes"
 	"bridgehead/ws"
 )
 
@@ -32,7 +33,10 @@ type Config struct {
 	Mends    *seldom.Log     // of the whole program
 	Loops    *pump.Loops     // that carry sockets; nil: goroutines do
 	Cut      context.Context // ends when requests beside the sockets may take no longer; nil: never
-	Log      *slog.Logger
+	// Admits tells why a client must not be here, for what it has proven to its listener; nil if it may. What it says may change while
+	// sockets are open. May be nil.
+	Admits func(*policy.Facts) error
+	Log    *slog.Logger
 }
 
 // A Proxy serves the handshakes of one route, through all reloads. It is an http.Handler.
@@ -110,10 +114,14 @@ func (p *Proxy) handshake(t *terms, r *http.Request) (h *Handshake, err error) {
 // meet finds out who sends a request.
 func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 	addr, secure := t.Trusted.Client(r)
+	policy.StripCertificates(r.Header)
 	h := &Handshake{
-		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure},
+		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host)},
 		Forwarded: t.Trusted.Trusts(r),
 		Metrics:   p.Metrics,
+	}
+	if r.TLS != nil {
+		h.Chains = r.TLS.VerifiedChains
 	}
 	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
 	return h
@@ -178,6 +186,7 @@ func (p *Proxy) open(ctx context.Context, bridge Bridge, h *Handshake) (session 
 func cloneFacts(f policy.Facts) policy.Facts {
 	f.Request = nil
 	f.User = strings.Clone(f.User)
+	f.Host = strings.Clone(f.Host)
 	f.Subprotocols = slices.Clone(f.Subprotocols)
 	for i, s := range f.Subprotocols {
 		f.Subprotocols[i] = strings.Clone(s)

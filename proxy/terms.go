@@ -106,6 +106,30 @@ func (p *Proxy) enter(c *Client) {
 	case now != c.terms:
 		c.obey(now)
 	}
+	if err := p.admits(c); err != nil { // what it has proven stopped to count while it shook hands
+		c.End(ws.Cause{Kind: ws.ClientUnproven, Err: err})
+	}
+}
+
+func (p *Proxy) admits(c *Client) error {
+	if p.Admits == nil {
+		return nil
+	}
+	return p.Admits(&c.facts)
+}
+
+// Unproven are the open sockets whose clients Admits refuses now. The caller ends them, each at its time.
+func (p *Proxy) Unproven() []hub.Conn {
+	p.mu.Lock()
+	open := p.openLocked()
+	p.mu.Unlock()
+	var unproven []hub.Conn
+	for _, c := range open {
+		if p.admits(c) != nil {
+			unproven = append(unproven, c)
+		}
+	}
+	return unproven
 }
 
 // forget is enter's counterpart.

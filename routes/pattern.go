@@ -67,6 +67,12 @@ func (p Pattern) HasHost() bool {
 	return slices.ContainsFunc(p.host.labels, func(l part) bool { return l.name == "" })
 }
 
+// MatchesHost tells whether the pattern is for a host, as [Hostname] gives it.
+func (p Pattern) MatchesHost(host string) bool {
+	var labels [16]string
+	return p.host.match(splitHost(labels[:0], host))
+}
+
 // Covers tells whether p surely matches every request that q matches.
 func (p Pattern) Covers(q Pattern) bool { return p.host.covers(q.host) && p.path.covers(q.path) }
 

@@ -19,7 +19,7 @@ const connectionHeader = "X-Connection-Id"
 // vouched are the headers in which a proxy speaks for its client. Nobody but a trusted proxy is believed in them.
 var vouched = []string{
 	"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server",
-	"X-Real-Ip", connectionHeader,
+	"X-Real-Ip", connectionHeader, policy.CertificateHeader, policy.CertificateChainHeader,
 }
 
 // owned are the headers that belong to the handshake itself, or to one connection (RFC 9110, section 7.6.1).
@@ -144,6 +144,9 @@ func forward(header http.Header, h *proxy.Handshake) {
 	header.Set("X-Forwarded-For", strings.Join(append(slices.Clone(before), peer.String()), ", "))
 	header.Set("Forwarded", strings.Join(append(slices.Clone(elements), element), ", "))
 	header.Set("X-Real-Ip", h.Client.String())
+	if cert := h.Certificate(); cert != nil {
+		header.Set(policy.CertificateHeader, policy.EncodeCertificate(cert))
+	}
 }
 
 // forwardedNode writes an address as RFC 7239, section 6, wants it.

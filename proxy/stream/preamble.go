@@ -59,6 +59,16 @@ func addresses(from, to netip.AddrPort) (proxyproto.AddressFamilyAndProtocol, ne
 	return family, net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to)
 }
 
+// What the TLV of a TLS connection says of the client (section 2.2.6). The number that follows these is 0 if its certificate was verified.
+const (
+	viaTLS               = 0x01
+	certificateHere      = 0x02
+	certificateOfSession = 0x04
+)
+
+// maxCommonName is how long a common name may be (RFC 5280, appendix A.1). Longer ones are left out.
+const maxCommonName = 64
+
 // tlvs say more of the connection than its addresses (section 2.2.1 and following).
 func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 	all := []proxyproto.TLV{
@@ -68,12 +78,21 @@ func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 	if !h.TLS {
 		return all
 	}
-	const viaTLS, noCertificate = 0x01, 1
-	ssl := []byte{viaTLS, 0, 0, 0, noCertificate}
+	ssl := []byte{viaTLS, 0, 0, 0, 1}
+	cert := h.Certificate()
+	if cert != nil {
+		ssl = []byte{viaTLS | certificateHere | certificateOfSession, 0, 0, 0, 0}
+	}
 	if state := h.Request.TLS; state != nil {
-		version := tls.VersionName(state.Version)
-		ssl = append(ssl, byte(proxyproto.PP2_SUBTYPE_SSL_VERSION), 0, byte(len(version)))
-		ssl = append(ssl, version...)
+		ssl = appendTLV(ssl, proxyproto.PP2_SUBTYPE_SSL_VERSION, tls.VersionName(state.Version))
+	}
+	if cert != nil && len(cert.Subject.CommonName) <= maxCommonName {
+		ssl = appendTLV(ssl, proxyproto.PP2_SUBTYPE_SSL_CN, cert.Subject.CommonName)
 	}
 	return append(all, proxyproto.TLV{Type: proxyproto.PP2_TYPE_SSL, Value: ssl})
+}
+
+// appendTLV appends a part of a TLV, whose value has fewer than 256 bytes.
+func appendTLV(dst []byte, kind proxyproto.PP2Type, value string) []byte {
+	return append(append(dst, byte(kind), 0, byte(len(value))), value...)
 }

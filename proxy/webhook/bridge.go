@@ -163,7 +163,7 @@ func (s *setup) connecting(h *proxy.Handshake) *connecting {
 	r := h.Request
 	c := &connecting{
 		Method: r.Method, Path: r.URL.EscapedPath(), Query: r.URL.RawQuery, Origin: r.Header.Get("Origin"),
-		Subprotocols: h.Offer.Subprotocols, TLS: h.TLS,
+		Subprotocols: h.Offer.Subprotocols, TLS: h.TLS, Certificate: newCertificate(h.Certificate()),
 	}
 	for _, name := range s.forward {
 		lines := r.Header[name]

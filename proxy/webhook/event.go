@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"strconv"
 	"time"
 
+	"bridgehead/policy"
 	"bridgehead/ws"
 )
 
@@ -46,6 +48,38 @@ type connecting struct {
 	Origin       string            `json:"origin,omitempty"`
 	Subprotocols []string          `json:"subprotocols,omitempty"` // offered, in the client's order
 	TLS          bool              `json:"tls"`
+	Certificate  *certificate      `json:"certificate,omitempty"` // that the client has proven to be its own
+}
+
+// A certificate is who a client is, as an authority of ours says.
+type certificate struct {
+	Subject     string   `json:"subject"`
+	Issuer      string   `json:"issuer"`
+	Serial      string   `json:"serial"`      // hexadecimal
+	Fingerprint string   `json:"fingerprint"` // SHA-256 of the whole, hexadecimal
+	NotAfter    stamp    `json:"not_after"`
+	DNS         []string `json:"dns,omitempty"`
+	Emails      []string `json:"emails,omitempty"`
+	URIs        []string `json:"uris,omitempty"`
+	IPs         []string `json:"ips,omitempty"`
+}
+
+// newCertificate is nil for a client that has shown none.
+func newCertificate(c *x509.Certificate) *certificate {
+	if c == nil {
+		return nil
+	}
+	shown := &certificate{
+		Subject: c.Subject.String(), Issuer: c.Issuer.String(), Serial: c.SerialNumber.Text(16), Fingerprint: policy.Fingerprint(c),
+		NotAfter: stamp(c.NotAfter), DNS: c.DNSNames, Emails: c.EmailAddresses,
+	}
+	for _, uri := range c.URIs {
+		shown.URIs = append(shown.URIs, uri.String())
+	}
+	for _, ip := range c.IPAddresses {
+		shown.IPs = append(shown.IPs, ip.String())
+	}
+	return shown
 }
 
 // message is one message of the client: a text, else the bytes of a binary message.

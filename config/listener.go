@@ -8,6 +8,7 @@ import (
 
 	"bridgehead/internal/unit"
 	"bridgehead/internal/yamlpos"
+	certs "bridgehead/tls"
 )
 
 // A Listener is one address to accept clients on.
@@ -18,6 +19,9 @@ type Listener struct {
 	Address string `yaml:"address"`
 	// Whether clients speak TLS here; its certificates come from `certificates`.
 	TLS bool `yaml:"tls"`
+	// Ask clients for certificates. What they have proven is told to the backends: in the header `Client-Cert`, in the event `connect` of
+	// a webhook, and in `cert.NAME`.
+	ClientCA *certs.ClientCA `yaml:"client_ca"`
 	// Answer every request with a redirect to https instead of serving routes.
 	Redirect bool `yaml:"redirect"`
 	// How long a client may take for its TLS handshake, and for the head of a request.
@@ -52,6 +56,12 @@ func defaultListeners() []Listener {
 func (l *Listener) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	if err := checkAddress(l.Address); err != "" {
 		p.Add(at.Key("address"), "%s", err)
+	}
+	if l.ClientCA != nil {
+		l.ClientCA.Validate(at.Key("client_ca"), p)
+		if !l.TLS && !p.Within(at.Key("client_ca")) {
+			p.Add(at.Key("client_ca"), "needs tls: true on this listener: certificates are shown in the TLS handshake")
+		}
 	}
 	if l.TLS && l.Redirect {
 		p.Add(at.Key("redirect"), "must not stand beside tls: clients are redirected to https, which they speak here already")

@@ -16,6 +16,13 @@ func (c *Config) resolve() {
 		c.path(&pair.Cert)
 		c.path(&pair.Key)
 	}
+	for i := range c.Listeners {
+		if ca := c.Listeners[i].ClientCA; ca != nil {
+			for j := range ca.Files {
+				c.path(&ca.Files[j])
+			}
+		}
+	}
 	for name, u := range c.Upstreams {
 		c.path(&u.TLS.CA)
 		c.path(&u.TLS.Cert)

@@ -12,6 +12,7 @@ import (
 // warn reports what works and may not have been meant, in a configuration without problems.
 func (c *Config) warn(p *yamlpos.Problems) {
 	var root yamlpos.Path
+	c.warnDefaultSNI(root.Key("certificates").Key("default_sni"), p)
 	c.warnListeners(root.Key("listeners"), p)
 	c.warnUpstreams(root.Key("upstreams"), p)
 	for i, r := range c.Routes {
@@ -23,6 +24,18 @@ func (c *Config) warn(p *yamlpos.Problems) {
 		}
 	}
 	c.warnHidden(root.Key("routes"), p)
+}
+
+func (c *Config) warnDefaultSNI(at yamlpos.Path, p *yamlpos.Problems) {
+	host := c.Certificates.DefaultSNI
+	if host == "" || slices.ContainsFunc(c.Routes, func(r Route) bool {
+		pattern, err := r.Pattern()
+		return err == nil && pattern.MatchesHost(routes.Hostname(host))
+	}) {
+		return
+	}
+	p.Add(at, "no route has the host %q, so that clients which name none are refused unless a pair of certificates.files holds it: "+
+		"name the host of a route", host)
 }
 
 func (c *Config) warnListeners(at yamlpos.Path, p *yamlpos.Problems) {

@@ -154,8 +154,34 @@ func (x *explainer) explainListener() {
 	}
 	if l.TLS {
 		x.explainCertificate()
+		x.explainClientCA(l.ClientCA)
 	}
 	x.explainClient()
+}
+
+// explainClientCA tells which certificate the client has to show.
+func (x *explainer) explainClientCA(o *certs.ClientCA) {
+	if o == nil {
+		return
+	}
+	host := routes.Hostname(x.question.URL.Host)
+	if _, err := netip.ParseAddr(host); err == nil { // it is not named in TLS
+		host = strings.ToLower(x.config.Certificates.DefaultSNI)
+	}
+	asked, requested := o.Asks(host), o.Asks(routes.Hostname(x.request.Host))
+	by := "one that " + strings.Join(o.Files, " or ") + " has signed"
+	switch {
+	case requested && !asked && !o.Optional:
+		x.deny("client_ca", http.StatusMisdirectedRequest, "the Host header names a host whose clients have to show a certificate, and the "+
+			"TLS handshake another, whose clients are not asked for it")
+	case !asked:
+		x.tell("client_ca", Yes, "no certificate is asked for: the host is not among client_ca.hosts")
+	case o.Optional:
+		x.tell("client_ca", Yes, "the client may show a certificate: %s", by)
+	default:
+		x.tell("client_ca", Unknown, "the client has to show a certificate: %s", by)
+		x.notes = append(x.notes, "if the client shows such a certificate")
+	}
 }
 
 func (x *explainer) explainCertificate() {

@@ -23,8 +23,8 @@ type Explanation struct {
 	body string // of the answer, if a step says no
 }
 
-// A Step is one thing that is found out or decided on the way. Its subject is one of listener, certificate, client, route, nearest,
-// redirect, handshake, origin, limit, capacity, backend, files and answer.
+// A Step is one thing that is found out or decided on the way. Its subject is one of listener, certificate, client_ca, client, route,
+// nearest, redirect, handshake, origin, limit, capacity, backend, files and answer.
 type Step struct {
 	Subject string   `json:"subject"`
 	Verdict Verdict  `json:"verdict,omitempty"`

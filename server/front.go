@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"bridgehead/admin"
 	"bridgehead/config"
 	"bridgehead/internal/seldom"
+	"bridgehead/proxy"
 	"bridgehead/proxy/pump"
 	"bridgehead/routes"
 	certs "bridgehead/tls"
@@ -30,6 +32,7 @@ type front struct {
 	secure  bool
 	socket  net.Listener // outlives the front if the next one listens there too
 	lease   *lease
+	clients *certs.Clients // that are asked for certificates; nil: none
 	server  *http.Server
 	address string
 	served  chan struct{} // closed when the server has ended; nil: it never began
@@ -49,7 +52,7 @@ func (p *plan) planFronts() error {
 	for i := range p.config.Listeners {
 		o := p.config.Listeners[i]
 		f := &front{name: o.Name, options: o, public: true, secure: o.TLS}
-		if err := p.planFront(f, o.Address, listenTCP, func() { p.server.public(f, &o) }); err != nil {
+		if err := p.planFront(f, o.Address, listenTCP, func() error { return p.public(f, &o) }); err != nil {
 			return err
 		}
 	}
@@ -59,19 +62,19 @@ func (p *plan) planFronts() error {
 		Upstreams: s.upstreams,
 	}
 	operators := &front{name: "admin", options: c.Admin}
-	err := p.planFront(operators, c.Admin.Address, admin.Listen, func() { s.private(operators, admin.New(api).Admin()) })
+	err := p.planFront(operators, c.Admin.Address, admin.Listen, func() error { return s.private(operators, admin.New(api).Admin()) })
 	if err != nil || c.Push == nil {
 		return err
 	}
 	api.PushTokens = c.Push.Tokens
 	applications := &front{name: "push", options: *c.Push}
-	return p.planFront(applications, c.Push.Address, admin.Listen, func() { s.private(applications, admin.New(api).Push()) })
+	return p.planFront(applications, c.Push.Address, admin.Listen, func() error { return s.private(applications, admin.New(api).Push()) })
 }
 
 func listenTCP(address string) (net.Listener, error) { return net.Listen("tcp", address) }
 
 // planFront keeps the front that listens at an address, or takes its socket over, or opens one. build makes the server behind f.
-func (p *plan) planFront(f *front, address string, listen func(string) (net.Listener, error), build func()) error {
+func (p *plan) planFront(f *front, address string, listen func(string) (net.Listener, error), build func() error) error {
 	f.log = p.server.log.With("listener", f.name)
 	for _, old := range p.was.fronts {
 		if old.key(old.address) != f.key(address) {
@@ -92,7 +95,9 @@ func (p *plan) planFront(f *front, address string, listen func(string) (net.List
 		p.undo = append(p.undo, func() { socket.Close() })
 	}
 	f.address, f.lease = address, &lease{Listener: f.socket}
-	build()
+	if err := build(); err != nil {
+		return fmt.Errorf("listener %s: %w", f.name, err)
+	}
 	p.fronts = append(p.fronts, f)
 	return nil
 }
@@ -111,23 +116,33 @@ func (p *plan) listenError(name string, err error) error {
 }
 
 // public makes the server for clients.
-func (s *Server) public(f *front, o *config.Listener) {
+func (p *plan) public(f *front, o *config.Listener) (err error) {
+	s := p.server
+	if o.ClientCA != nil {
+		if f.clients, err = certs.NewClients(*o.ClientCA, s.review, f.log); err != nil {
+			return err
+		}
+		p.undo = append(p.undo, f.clients.Close)
+	}
 	f.server = s.newHTTP(f, s.limitBody(s.root(o), int64(o.BodySize)))
 	f.server.ReadHeaderTimeout = o.HeaderTimeout // TLS handshakes are bound by it too
 	f.server.ReadTimeout = o.BodyTimeout
 	f.server.IdleTimeout = o.KeepAlive
 	f.server.MaxHeaderBytes = int(o.HeaderSize)
 	if o.TLS {
-		f.server.TLSConfig = certs.ServerTLS(s.certs)
+		f.server.TLSConfig = certs.ServerTLS(certs.Setup{Certs: s.certs, Tickets: s.tickets, Clients: f.clients})
 	}
+	f.server.BaseContext = func(net.Listener) context.Context { return proxy.WithListener(context.Background(), f.name) }
+	return nil
 }
 
 // private makes the server for operators or applications.
-func (s *Server) private(f *front, h http.Handler) {
+func (s *Server) private(f *front, h http.Handler) error {
 	f.server = s.newHTTP(f, h)
 	f.server.ReadHeaderTimeout = 10 * time.Second
 	f.server.ReadTimeout = time.Minute
 	f.server.IdleTimeout = 2 * time.Minute
+	return nil
 }
 
 func (s *Server) newHTTP(f *front, h http.Handler) *http.Server {
@@ -230,6 +245,10 @@ func (s *Server) root(o *config.Listener) http.Handler {
 		if r.Method == http.MethodConnect { // we are nobody's forward proxy
 			w.Header().Set("Connection", "close")
 			http.Error(w, "CONNECT is not for this server", http.StatusMethodNotAllowed)
+			return
+		}
+		if err := s.mayHave(name, r); err != nil {
+			s.misdirected(name, w, r, err)
 			return
 		}
 		match, ok := s.now.Load().table.Match(name, r)

@@ -23,7 +23,8 @@ import (
 type generation struct {
 	number  int
 	config  *config.Config
-	certs   *certs.Certs // nil: no listener speaks TLS
+	certs   *certs.Certs   // nil: no listener speaks TLS
+	tickets *certs.Tickets // nil too then
 	groups  upstream.Groups
 	rows    map[string]*row
 	table   *routes.Table
@@ -86,6 +87,13 @@ func (p *plan) planCerts() (err error) {
 	switch {
 	case !c.Certificates.Enabled():
 		return nil
+	case was.tickets != nil && c.State == was.config.State:
+		p.tickets = was.tickets
+	default:
+		p.tickets = certs.OpenTickets(c.State, p.server.log)
+		p.undo = append(p.undo, p.tickets.Close)
+	}
+	switch {
 	case was.certs != nil && same:
 		p.certs = was.certs
 		p.then(func() { p.certs.Serve(names) })
@@ -233,8 +241,21 @@ func (p *plan) drain(open []hub.Conn, change *Change) {
 	p.drained = append(p.drained, open...)
 }
 
+// releaseFronts has the listeners that next does not have look at no files any more.
+func (g *generation) releaseFronts(next *generation) {
+	for _, f := range g.fronts {
+		if f.clients != nil && (next == nil || !slices.Contains(next.fronts, f)) {
+			f.clients.Close()
+		}
+	}
+}
+
 // release lets go of what the generation holds and next, which may be nil, does not.
 func (g *generation) release(next *generation) {
+	g.releaseFronts(next)
+	if g.tickets != nil && (next == nil || next.tickets != g.tickets) {
+		g.tickets.Close()
+	}
 	if g.certs != nil && (next == nil || next.certs != g.certs) {
 		g.certs.Close()
 	}

@@ -103,6 +103,7 @@ func (s *Server) commit(p *plan) {
 	was := s.now.Swap(p.generation)
 	s.change(was.fronts, p.fronts)
 	was.release(p.generation)
+	s.review()
 	if s.started {
 		s.watch(p.groups)
 	}

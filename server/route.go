@@ -17,7 +17,7 @@ import (
 func (s *Server) proxyConfig(route string) proxy.Config {
 	return proxy.Config{
 		Route: route, Node: s.node, Hub: s.hub, Limits: s.limits, Capacity: s.capacity, Metrics: s.metrics.Route(route),
-		Mends: s.mends, Loops: s.loops, Cut: s.cut, Log: s.log,
+		Mends: s.mends, Loops: s.loops, Cut: s.cut, Admits: s.admits, Log: s.log,
 	}
 }
 

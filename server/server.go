@@ -180,6 +180,7 @@ func (s *Server) Stop() {
 	for _, f := range now.fronts {
 		f.stop()
 	}
+	now.releaseFronts(nil) // nothing may begin any more
 	s.serving.Wait()
 	s.loops.Close()
 	now.release(nil)
@@ -199,3 +200,5 @@ func (s *Server) Root() (path string, ok bool) {
 }
 
 func (s *Server) certs() *certs.Certs { return s.now.Load().certs }
+
+func (s *Server) tickets() *certs.Tickets { return s.now.Load().tickets }

@@ -94,12 +94,42 @@ func TestAnAddressInPlaceOfANameIsNoName(t *testing.T) {
 // handshake joins a client and a server by a pipe, which, other than a socket, keeps to the fake time of a bubble.
 func handshake(t *testing.T, c *Certs, config *tls.Config) tls.ConnectionState {
 	t.Helper()
-	return handshakeWith(t, ServerTLS(func() *Certs { return c }), config)
+	return handshakeWith(t, serverTLS(t, func() *Certs { return c }), config)
 }
 
 func handshakeWith(t *testing.T, server, config *tls.Config) tls.ConnectionState {
 	t.Helper()
+	state, err := tryHandshake(server, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state
+}
+
+// tryHandshake is a handshake, and a byte of the server's behind it. The error is that of both sides. It may be made in a bubble, where
+// nothing is sent before the other side reads: with certificates on both sides each may wait for the other.
+func tryHandshake(server, config *tls.Config) (tls.ConnectionState, error) {
 	near, far := net.Pipe()
+	return shake(near, far, server, config)
+}
+
+// meetOverTCP is tryHandshake over a socket.
+func meetOverTCP(t *testing.T, server, config *tls.Config) (tls.ConnectionState, error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	near, err := net.Dial("tcp", l.Addr().String())
+	must(t, err)
+	far, err := l.Accept()
+	must(t, err)
+	for _, conn := range []net.Conn{near, far} {
+		must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	}
+	return shake(near, far, server, config)
+}
+
+func shake(near, far net.Conn, server, config *tls.Config) (tls.ConnectionState, error) {
 	defer near.Close()
 	defer far.Close()
 	client := tls.Client(near, config)
@@ -113,10 +143,8 @@ func handshakeWith(t *testing.T, server, config *tls.Config) tls.ConnectionState
 	}()
 	accepted := tls.Server(far, server)
 	_, err := accepted.Write([]byte{'.'})
-	if err := errors.Join(err, <-result); err != nil {
-		t.Fatal(err)
-	}
-	return client.ConnectionState()
+	err = errors.Join(err, <-result)
+	return client.ConnectionState(), err
 }
 
 func TestALeafIsRenewedAfterTwoThirdsOfItsLife(t *testing.T) {

@@ -19,6 +19,7 @@ type Certs struct {
 	pairs     *pairs     // nil: no files
 	authority *authority // nil: no local authority
 	hosts     atomic.Pointer[hosts]
+	fallback  string // the host of clients that name none; "" if there is none
 	told      *seldom.Log
 }
 
@@ -30,7 +31,7 @@ type source func(asked) (*tls.Certificate, error)
 // exact, `*.example.com` (a `*` stands for one label), or "" for any. state is the directory that keeps the local authority.
 // An error names the file and what to do about it.
 func New(o Options, names []string, state string, log *slog.Logger) (*Certs, error) {
-	c := &Certs{log: log, told: seldom.New()}
+	c := &Certs{log: log, told: seldom.New(), fallback: strings.ToLower(o.DefaultSNI)}
 	var err error
 	if o.Internal {
 		if c.authority, err = newAuthority(state, log); err != nil {
@@ -75,48 +76,26 @@ func (c *Certs) Root() (pem []byte, path string, ok bool) {
 	return c.authority.root.pem, c.authority.root.path, true
 }
 
-// ServerTLS returns a new configuration for a listener: TLS 1.2 and 1.3, HTTP/1.1 alone. Each handshake is answered by what get
-// gives at that moment, so that others can take its place while the listener, and the keys of its session tickets, live on.
-func ServerTLS(get func() *Certs) *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
-		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			now := get()
-			if now == nil { // a reload has done away with TLS while this client knocked
-				return nil, nil
-			}
-			return now.certificate(hello)
-		},
-		CipherSuites: []uint16{ // of TLS 1.2: forward secret and authenticated; those of 1.3 are all both
-			tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-			tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-			tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-		},
-	}
-}
-
 // certificate is for tls.Config.GetCertificate.
 func (c *Certs) certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	q := newAsked(hello)
-	q.hosts = c.hosts.Load()
+	q := c.read(hello)
 	for _, source := range c.sources {
 		if cert, err := source(q); cert != nil || err != nil {
 			return cert, err
 		}
 	}
-	q.tell(c.log, c.told, "TLS handshake refused", "no route and no certificate has this host; "+
-		"give a route this host, or list a certificate that holds it under certificates.files")
+	mend := "no route and no certificate has this host; give a route this host, or list a certificate that holds it under certificates.files"
+	if q.name == "" {
+		mend = "the client named no host, and there is no certificate for such clients; set certificates.default_sni"
+	}
+	q.tell(c.log, c.told, "TLS handshake refused", mend)
 	return nil, nil // crypto/tls makes of this the alert unrecognized_name (RFC 6066, section 3); of an error, internal_error
 }
 
 // tell logs what is wrong with the host that a client named, to be heard once for each host in an interval.
 func (q asked) tell(log *slog.Logger, told *seldom.Log, message, err string) {
 	told.Log(log, slog.LevelInfo, seldom.Event{Kind: message, Detail: q.name}, message,
-		"host", q.hello.ServerName, "client", q.hello.Conn.RemoteAddr().String(), "error", err)
+		"host", q.name, "client", q.hello.Conn.RemoteAddr().String(), "error", err)
 }
 
 // asked is whom a client wants to see proven: the host that it named, or else the address that it reached.
@@ -124,17 +103,36 @@ type asked struct {
 	hello *tls.ClientHelloInfo
 	hosts *hosts     // that are served
 	name  string     // lower case; "" if it named none
-	addr  netip.Addr // while name is ""; invalid on listeners that have no IP address
+	addr  netip.Addr // that it reached, if it named none; invalid on listeners that have no IP address
 }
 
-// newAsked reads a hello. An IP literal is no name (RFC 6066, section 3): clients that send one are answered as those that
-// name nothing.
+// read finds out whom a client wants. One that names nothing, and has not reached an address that somebody has given a certificate,
+// is answered as if it had named the fallback.
+func (c *Certs) read(hello *tls.ClientHelloInfo) asked {
+	q := newAsked(hello)
+	q.hosts = c.hosts.Load()
+	if q.name == "" && c.fallback != "" && !c.knows(q.addr.String()) {
+		q.name = c.fallback
+	}
+	return q
+}
+
+// knows tells whether a host is a route's, or a listed certificate's: whether somebody has asked for it to be served.
+func (c *Certs) knows(host string) bool {
+	return c.hosts.Load().has(host) || c.pairs != nil && len(c.pairs.current.Load().find(host)) > 0
+}
+
+// resumes tells whether a client that names the host may take up a session of before: whether a full handshake would be answered.
+func (c *Certs) resumes(host string) bool {
+	return host == "" || c.knows(host) || host == "localhost" && c.authority != nil
+}
+
+// newAsked reads a hello.
 func newAsked(hello *tls.ClientHelloInfo) asked {
-	q := asked{hello: hello, name: strings.ToLower(hello.ServerName)}
-	if _, err := netip.ParseAddr(q.name); q.name != "" && err != nil {
+	q := asked{hello: hello, name: hostName(hello.ServerName)}
+	if q.name != "" {
 		return q
 	}
-	q.name = ""
 	if local, err := netip.ParseAddrPort(hello.Conn.LocalAddr().String()); err == nil {
 		q.addr = local.Addr().Unmap().WithZone("")
 	}

@@ -35,6 +35,9 @@ func Explain(o Options, names []string, host string) (Chosen, error) {
 	if err != nil {
 		return Chosen{}, err
 	}
+	if addr := q.addr.String(); q.name == "" && o.DefaultSNI != "" && !served.has(addr) && len(listed.find(addr)) == 0 {
+		return explainNameless(o, names, host)
+	}
 	byName := q.name == "localhost" || q.name != "" && served.serve(q.name)
 	switch held := listed.find(strings.ToLower(host)); {
 	case len(held) > 0:
@@ -50,6 +53,16 @@ func Explain(o Options, names []string, host string) (Chosen, error) {
 	}
 	return Chosen{Text: fmt.Sprintf("no route and no certificate has the host %s, so that the TLS handshake is refused: give a route "+
 		"this host, or list a certificate that holds it under certificates.files", host)}, nil
+}
+
+// explainNameless is for clients that reach an address, which they cannot name.
+func explainNameless(o Options, names []string, addr string) (Chosen, error) {
+	c, err := Explain(o, names, o.DefaultSNI)
+	if c.Source != "" {
+		c.OK = false
+		c.Text = fmt.Sprintf("certificates.default_sni: %s; it does not hold %s, so that clients which check that refuse it", c.Text, addr)
+	}
+	return c, err
 }
 
 // fromAuthority is a certificate of the local authority.

@@ -3,6 +3,7 @@ package tls
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -61,6 +62,14 @@ func (h *hosts) serve(name string) bool {
 		}
 	}
 	return false
+}
+
+// has tells whether a route is for a host, a name or an address.
+func (h *hosts) has(host string) bool {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return slices.ContainsFunc(h.ips, func(ip net.IP) bool { return ip.Equal(addr.AsSlice()) })
+	}
+	return h.serve(host)
 }
 
 // subject is the name that a certificate for a served name is made for: the wildcard where a route has one, so that all its

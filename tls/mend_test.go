@@ -61,7 +61,7 @@ func failedHandshake(t *testing.T, greet func(net.Conn)) string {
 	var out bytes.Buffer
 	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.Config.ErrorLog = log.New(&out, "", 0)
-	s.Listener = tls.NewListener(s.Listener, ServerTLS(func() *Certs { return c }))
+	s.Listener = tls.NewListener(s.Listener, serverTLS(t, func() *Certs { return c }))
 	s.Start()
 	conn, err := net.Dial("tcp", s.Listener.Addr().String())
 	if err != nil {

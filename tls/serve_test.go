@@ -3,6 +3,7 @@ package tls
 import (
 	"crypto/tls"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -84,13 +85,14 @@ func TestServeIsSafeUnderHandshakes(t *testing.T) {
 	wg.Wait()
 }
 
-// A reload may put other certificates in the place of a listener's, whose clients resume their sessions all the same.
+// A reload may put other certificates in the place of a listener's, whose clients resume their sessions all the same, as long as
+// their host is served.
 func TestAListenerOutlivesItsCertificates(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	first := newCerts(t, Options{Internal: true}, []string{"chat.example.com"}, dir, newLogs())
 	current := first
-	config := ServerTLS(func() *Certs { return current })
+	config := serverTLS(t, func() *Certs { return current })
 	client := trusting(t, first, "chat.example.com")
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	if handshakeWith(t, config, client).DidResume {
@@ -98,7 +100,7 @@ func TestAListenerOutlivesItsCertificates(t *testing.T) {
 	}
 
 	pair := writePair(t, dir, "site", holding("www.example.com"))
-	current = newCerts(t, Options{Files: []Pair{pair}}, nil, "", newLogs())
+	current = newCerts(t, Options{Files: []Pair{pair}}, []string{"chat.example.com"}, "", newLogs())
 	first.Close()
 	if !handshakeWith(t, config, client).DidResume {
 		t.Error("the session was not resumed: the keys of its ticket are gone")
@@ -106,5 +108,12 @@ func TestAListenerOutlivesItsCertificates(t *testing.T) {
 	state := handshakeWith(t, config, &tls.Config{ServerName: "www.example.com", InsecureSkipVerify: true})
 	if got := names(state.PeerCertificates[0]); got[0] != "www.example.com" {
 		t.Errorf("the certificate of %v", got)
+	}
+	if !handshakeWith(t, config, client).DidResume {
+		t.Error("the session was not resumed")
+	}
+	current.Serve([]string{"other.example.com"})
+	if _, err := tryHandshake(config, client); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
+		t.Errorf("a session reaches a host that is no longer served: %v", err)
 	}
 }

@@ -85,7 +85,7 @@ func newCerts(t *testing.T, o Options, names []string, state string, l *logs) *C
 // listen answers TLS handshakes on a socket of its own until the test ends.
 func listen(t *testing.T, c *Certs) (address string) {
 	t.Helper()
-	l, err := tls.Listen("tcp", "127.0.0.1:0", ServerTLS(func() *Certs { return c }))
+	l, err := tls.Listen("tcp", "127.0.0.1:0", serverTLS(t, func() *Certs { return c }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +104,13 @@ func listen(t *testing.T, c *Certs) (address string) {
 		}
 	})
 	return l.Addr().String()
+}
+
+// serverTLS is for a listener that asks nobody for a certificate, and whose keys of tickets are never renewed.
+func serverTLS(t *testing.T, get func() *Certs) *tls.Config {
+	t.Helper()
+	tickets := newTickets(t.TempDir(), slog.New(slog.DiscardHandler))
+	return ServerTLS(Setup{Certs: get, Tickets: func() *Tickets { return tickets }})
 }
 
 // dial makes a handshake and returns what it agreed on.

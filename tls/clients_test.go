@@ -301,3 +301,31 @@ func TestClientCAValidates(t *testing.T) {
 		}
 	}
 }
+
+func TestMendsOfClientCertificates(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	ours, theirs := newClientAuthority(t, filepath.Join(dir, "ours.pem")), newClientAuthority(t, filepath.Join(dir, "theirs.pem"))
+	server := asking(t, newCerts(t, Options{Internal: true}, nil, dir, newLogs()), newClients(t, ClientCA{Files: []string{ours.file}}, nil, newLogs()))
+	shows := func(cert *tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return cert, nil }
+	}
+	for _, test := range []struct {
+		cert *tls.Certificate
+		want string
+	}{
+		{new(tls.Certificate), "shows none"},
+		{theirs.client(t, time.Hour), "of an authority that is not in the files"},
+		{ours.client(t, -time.Minute), "must be valid now"},
+	} {
+		_, err := meetOverTCP(t, server, &tls.Config{ServerName: "localhost", InsecureSkipVerify: true, GetClientCertificate: shows(test.cert)})
+		if err == nil {
+			t.Errorf("a client gets in; want %q", test.want)
+			continue
+		}
+		ours, _, _ := strings.Cut(err.Error(), "\n") // the client's is the next line
+		if mend := Mend(ours); !strings.Contains(mend, test.want) {
+			t.Errorf("%s: mend %q, want %q", ours, mend, test.want)
+		}
+	}
+}

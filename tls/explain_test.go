@@ -21,6 +21,10 @@ func TestWhatIsExplainedIsServed(t *testing.T) {
 	old := writePairAt(t, dir, "old", holding("old.example"), time.Hour, time.Now().Add(-2*time.Hour))
 	names := []string{"first.example", "*.app.example.com", "exact.example", "old.example"}
 	for _, o := range []Options{
+		{Internal: true, DefaultSNI: "exact.example"},
+		{Files: []Pair{first, at}, DefaultSNI: "first.example"},
+		{Files: []Pair{first, below}, DefaultSNI: "a.files.example"},
+		{Files: []Pair{first}, Internal: true, DefaultSNI: "evil.example"},
 		{},
 		{Internal: true},
 		{Files: []Pair{first, below, old}},

@@ -12,6 +12,12 @@ var mends = []struct{ text, mend string }{
 	{"first record does not look like a TLS handshake", unsecured},
 	{"client offered only unsupported versions", "the client speaks TLS 1.1 or older: it needs TLS 1.2 or 1.3"},
 	{"no cipher suite supported by both", "the client knows no cipher suite of today: it needs TLS 1.3, or ECDHE with AES-GCM or ChaCha20 of TLS 1.2"},
+	{"tls: client didn't provide a certificate", "the listener's client_ca wants a certificate and the client shows none: give it one, " +
+		"or set client_ca.optional"},
+	{"tls: failed to verify certificate: x509: certificate signed by unknown authority", "the client's certificate is of an authority that is not " +
+		"in the files of the listener's client_ca; the client has to send its intermediates too"},
+	{"tls: failed to verify certificate", "the client's certificate is not good for the listener's client_ca: it must be valid now, and if it " +
+		"limits its use, allow client authentication (clientAuth)"},
 	{"client requested unsupported application protocols", "the client speaks no HTTP/1.1, which WebSockets need"},
 }
 

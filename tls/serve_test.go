@@ -2,7 +2,9 @@ package tls
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -115,5 +117,55 @@ func TestAListenerOutlivesItsCertificates(t *testing.T) {
 	current.Serve([]string{"other.example.com"})
 	if _, err := tryHandshake(config, client); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 		t.Errorf("a session reaches a host that is no longer served: %v", err)
+	}
+}
+
+// A client that names nothing is answered as if it had named the default, unless somebody has asked for the address that it reached.
+func TestClientsThatNameNoHost(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	www := writePair(t, dir, "www", holding("www.example.com"))
+	at := writePair(t, dir, "at", &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}})
+	for _, test := range []struct {
+		what  string
+		o     Options
+		names []string
+		want  string // the first name; "" if the client is refused
+	}{
+		{"a route's host", Options{Internal: true, DefaultSNI: "Chat.example.com"}, []string{"chat.example.com"}, "chat.example.com"},
+		{"a pair", Options{Files: []Pair{www}, DefaultSNI: "www.example.com"}, nil, "www.example.com"},
+		{"a pair has the address", Options{Files: []Pair{www, at}, DefaultSNI: "www.example.com"}, nil, "127.0.0.1"},
+		{"a route has the address", Options{Internal: true, DefaultSNI: "chat.example.com"}, []string{"chat.example.com", "127.0.0.1"}, "127.0.0.1"},
+		{"nobody has the default", Options{Internal: true, DefaultSNI: "none.example.com"}, []string{"chat.example.com"}, ""},
+	} {
+		l := newLogs()
+		address := listen(t, newCerts(t, test.o, test.names, dir, l))
+		for _, host := range []string{"", "127.0.0.1", "10.0.0.1"} { // an IP literal is no name
+			if test.want == "" {
+				wantRefused(t, address, host)
+			} else if got := names(served(t, address, host)); got[0] != test.want {
+				t.Errorf("%s: %q is shown a certificate for %v", test.what, host, got)
+			}
+		}
+		if told := l.count("level=INFO msg=\"TLS handshake refused\" host=none.example.com"); test.want == "" && told != 1 {
+			t.Errorf("%s: the refusal was told %d times:\n%s", test.what, told, l)
+		}
+	}
+}
+
+// What strangers name is told once each, and never more than a few of them.
+func TestUnknownNamesAreToldOnce(t *testing.T) {
+	t.Parallel()
+	l := newLogs()
+	address := listen(t, newCerts(t, Options{Internal: true}, []string{"chat.example.com"}, t.TempDir(), l))
+	for i := range 40 {
+		wantRefused(t, address, fmt.Sprintf("%d.evil.example", i%20))
+		wantRefused(t, address, "one.evil.example")
+	}
+	if told := l.count("level=INFO msg=\"TLS handshake refused\" host=one.evil.example"); told != 1 {
+		t.Errorf("one name was told %d times", told)
+	}
+	if told := l.count("level=INFO msg=\"TLS handshake refused\""); told > 10 {
+		t.Errorf("%d lines were told", told)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/hex"
 	"net"
 	"net/http"
@@ -34,6 +36,7 @@ type caller struct {
 	local  net.Addr
 	tls    bool
 	state  *tls.ConnectionState // when TLS ends here
+	cn     string               // of the certificate that the client has proven to be its own
 }
 
 func (c caller) handshake() *proxy.Handshake {
@@ -43,6 +46,9 @@ func (c caller) handshake() *proxy.Handshake {
 	h := &proxy.Handshake{Facts: policy.Facts{Request: r, ConnID: "c_1", Client: policy.Peer(r), TLS: c.tls}}
 	if c.client != "" {
 		h.Client = netip.MustParseAddr(c.client)
+	}
+	if c.cn != "" {
+		h.Chains = [][]*x509.Certificate{{{Subject: pkix.Name{CommonName: c.cn}}}}
 	}
 	return h
 }
@@ -87,6 +93,14 @@ func TestPreamble(t *testing.T) {
 		{"TLS", caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443"), tls: true, state: &tls.ConnectionState{Version: tls.VersionTLS13}},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
 			"21 11 0032 c0000207 0a000001 1267 01bb", "20 000f 01 00000001 21 0007 544c5320312e33"},
+		{"a client with a certificate",
+			caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443"), tls: true, state: &tls.ConnectionState{Version: tls.VersionTLS13}, cn: "ann"},
+			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
+			"21 11 0038 c0000207 0a000001 1267 01bb", "20 0015 07 00000000 21 0007 544c5320312e33 22 0003 616e6e"},
+		{"a name longer than one may be",
+			caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443"), tls: true, cn: strings.Repeat("x", 65)},
+			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
+			"21 11 0028 c0000207 0a000001 1267 01bb", "20 0005 07 00000000"},
 		{"TLS in front of us", caller{remote: "192.0.2.7:4711", local: local("10.0.0.1:443"), tls: true},
 			"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n",
 			"21 11 0028 c0000207 0a000001 1267 01bb", "20 0005 01 00000001"},

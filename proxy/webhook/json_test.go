@@ -3,13 +3,20 @@ package webhook
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -115,6 +122,28 @@ func TestRequestBytes(t *testing.T) {
 			closing: newClosing(ws.Cause{Kind: ws.ClientClosed, Code: 1001, Reason: "bye"}, time.Since(s.since)),
 		})))
 	})
+}
+
+// Who the client is by its certificate stands in the event that asks for it.
+func TestConnectOfAProvenClient(t *testing.T) {
+	t.Parallel()
+	b, h := newBridge(t, "http://127.0.0.1:8000/", nil), handshake()
+	h.Chains = [][]*x509.Certificate{{{
+		Raw: []byte("DER"), SerialNumber: big.NewInt(0xBEEF), NotAfter: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC),
+		Subject: pkix.Name{CommonName: "ann", Organization: []string{"a,b"}}, Issuer: pkix.Name{CommonName: "ca"},
+		DNSNames: []string{"a.example"}, EmailAddresses: []string{"ann@example.com"}, IPAddresses: []net.IP{net.IPv4(10, 0, 0, 1)},
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "example.com", Path: "/ann"}},
+	}}}
+	text, err := json.Marshal(b.current.Load().connecting(h).Certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"subject":"CN=ann,O=a\\,b","issuer":"CN=ca","serial":"beef",` +
+		`"fingerprint":"PRINT","not_after":"2030-01-02T03:04:05.000Z",` +
+		`"dns":["a.example"],"emails":["ann@example.com"],"uris":["spiffe://example.com/ann"],"ips":["10.0.0.1"]}`
+	if print := fmt.Sprintf("%x", sha256.Sum256([]byte("DER"))); string(text) != strings.Replace(want, "PRINT", print, 1) {
+		t.Errorf("%s", text)
+	}
 }
 
 // What is not known is left out.

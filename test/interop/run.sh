@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the binary and runs it against clients, servers, a broker and a browser that are not ours. Installs what is missing:
-# mosquitto, Chromium, NSS's certutil and testssl.sh by apt-get, the npm packages of package-lock.json. Arguments are the test files to run; all
-# by default.
+# Builds the binary and runs it against clients, servers, a broker, a browser and a scanner that are not ours. Installs what is missing:
+# mosquitto, Chromium, NSS's certutil and testssl.sh by apt-get, the npm packages of package-lock.json. Arguments are the test files to
+# run; all by default.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

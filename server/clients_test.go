@@ -131,7 +131,7 @@ listeners: [{name: wss, address: "127.0.0.1:0", tls: true, client_ca: {CA}}]
 admin: {address: "127.0.0.1:0"}
 drain: 1s
 routes:
-  - {name: devices, host: devices.example.com, websocket: {to: "ws://TO", headers: {set: {X-Device: "{cert.cn}", X-Print: "{cert.fingerprint}"}}}}
+  - {name: devices, host: devices.example.com, websocket: {to: "ws://TO", headers: {set: {X-Device: "{cert.cn}", X-Print: "{cert.fingerprint}", X-Claim: "{header.client-cert}"}}}}
   - {name: chat, host: chat.example.com, websocket: {to: "ws://TO"}}
 `
 
@@ -167,7 +167,7 @@ func TestAProvenClientIsKnownToItsBackend(t *testing.T) {
 				"Client-Cert": {policy.EncodeCertificate(cert.Leaf)}, "X-Device": {"device 7"}, "X-Print": {policy.Fingerprint(cert.Leaf)},
 			}
 		}
-		for _, name := range []string{"Client-Cert", "Client_cert", "Client.Cert.Chain", "Client-Cert-Chain", "X-Device", "X-Print"} {
+		for _, name := range []string{"Client-Cert", "Client_cert", "Client.Cert.Chain", "Client-Cert-Chain", "X-Device", "X-Print", "X-Claim"} {
 			if got := head[name]; strings.Join(got, "|") != strings.Join(want[name], "|") {
 				t.Errorf("%s is %q, want %q", name, got, want[name])
 			}

@@ -205,8 +205,8 @@ func readAuthorities(path string) (certs []*x509.Certificate, err error) {
 // acmeTLS is the protocol of the challenge TLS-ALPN-01 (RFC 8737), whose clients have no certificates.
 const acmeTLS = "acme-tls/1"
 
-// config is the listener's configuration for a client that is asked, which make gives for those of a rule; nil for others.
-func (c *Clients) config(host string, hello *tls.ClientHelloInfo, make func(rule []byte) *tls.Config) *tls.Config {
+// config is the listener's configuration for a client that is asked, which build gives for those of a rule; nil for others.
+func (c *Clients) config(host string, hello *tls.ClientHelloInfo, build func(rule []byte) *tls.Config) *tls.Config {
 	if !c.asked.has(host) || len(hello.SupportedProtos) == 1 && hello.SupportedProtos[0] == acmeTLS {
 		return nil
 	}
@@ -214,12 +214,12 @@ func (c *Clients) config(host string, hello *tls.ClientHelloInfo, make func(rule
 	if made := now.tls.Load(); made != nil {
 		return made
 	}
-	asking := make(now.id[:])
+	asking := build(now.id[:])
 	asking.ClientCAs, asking.ClientAuth = now.pool, tls.RequireAndVerifyClientCert
 	if c.options.Optional {
 		asking.ClientAuth = tls.VerifyClientCertIfGiven
 	}
-	now.tls.Store(asking) // two at once make the same
+	now.tls.Store(asking) // two at once build the same
 	return asking
 }
 

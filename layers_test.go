@@ -37,7 +37,7 @@ var homes = map[string][]string{
 	"github.com/caddyserver/certmagic": {"tls"},
 	"github.com/fsnotify/fsnotify":     {"internal/watch"},
 	"github.com/gorilla/websocket":     {"proxy/pump", "cmd/bridgehead/connect", "cmd/bridgehead/demo"},
-	"github.com/pires/go-proxyproto":   {"proxy/stream"},
+	"github.com/pires/go-proxyproto":   {"internal/proxyproto"},
 	"github.com/prometheus":            {"internal/metrics"},
 	"github.com/spf13/cobra":           {"cmd/bridgehead"},
 	"github.com/standard-webhooks":     {"proxy/webhook", "cmd/bridgehead/demo"},

@@ -6,8 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 
-	"github.com/pires/go-proxyproto"
-
+	"bridgehead/internal/proxyproto"
 	"bridgehead/policy"
 	"bridgehead/proxy"
 	"bridgehead/routes"
@@ -18,15 +17,14 @@ func sendPreamble(conn net.Conn, kind string, h *proxy.Handshake) error {
 	if kind == "none" {
 		return nil
 	}
-	header := &proxyproto.Header{Version: 1, Command: proxyproto.PROXY}
-	header.TransportProtocol, header.SourceAddr, header.DestinationAddr = addresses(source(h), destination(h.Request))
+	header := proxyproto.Header{Version: 1, Source: source(h), Destination: destination(h.Request)}
 	if kind == "proxy-v2" {
-		header.Version = 2
-		if err := header.SetTLVs(tlvs(h)); err != nil {
-			return err
-		}
+		header.Version, header.TLVs = 2, tlvs(h)
 	}
-	_, err := header.WriteTo(conn)
+	raw, err := header.Append(nil)
+	if err == nil {
+		_, err = conn.Write(raw)
+	}
 	return err
 }
 
@@ -48,17 +46,6 @@ func destination(r *http.Request) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
 }
 
-// addresses brings both ends to one family, as the header demands.
-func addresses(from, to netip.AddrPort) (proxyproto.AddressFamilyAndProtocol, net.Addr, net.Addr) {
-	family := proxyproto.TCPv4
-	if from.Addr().Is6() || to.Addr().Is6() {
-		family = proxyproto.TCPv6
-		from = netip.AddrPortFrom(netip.AddrFrom16(from.Addr().As16()), from.Port())
-		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
-	}
-	return family, net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to)
-}
-
 // What the TLV of a TLS connection says of the client (section 2.2.6). The number that follows these is 0 if its certificate was verified.
 const (
 	viaTLS               = 0x01
@@ -72,8 +59,8 @@ const maxCommonName = 64
 // tlvs say more of the connection than its addresses (section 2.2.1 and following).
 func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 	all := []proxyproto.TLV{
-		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(routes.Hostname(h.Request.Host))},
-		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte(h.ConnID)},
+		{Type: proxyproto.Authority, Value: []byte(routes.Hostname(h.Request.Host))},
+		{Type: proxyproto.UniqueID, Value: []byte(h.ConnID)},
 	}
 	if !h.TLS {
 		return all
@@ -84,15 +71,15 @@ func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 		ssl = []byte{viaTLS | certificateHere | certificateOfSession, 0, 0, 0, 0}
 	}
 	if state := h.Request.TLS; state != nil {
-		ssl = appendTLV(ssl, proxyproto.PP2_SUBTYPE_SSL_VERSION, tls.VersionName(state.Version))
+		ssl = appendTLV(ssl, proxyproto.SSLVersion, tls.VersionName(state.Version))
 	}
 	if cert != nil && len(cert.Subject.CommonName) <= maxCommonName {
-		ssl = appendTLV(ssl, proxyproto.PP2_SUBTYPE_SSL_CN, cert.Subject.CommonName)
+		ssl = appendTLV(ssl, proxyproto.SSLCommonName, cert.Subject.CommonName)
 	}
-	return append(all, proxyproto.TLV{Type: proxyproto.PP2_TYPE_SSL, Value: ssl})
+	return append(all, proxyproto.TLV{Type: proxyproto.SSL, Value: ssl})
 }
 
 // appendTLV appends a part of a TLV, whose value has fewer than 256 bytes.
-func appendTLV(dst []byte, kind proxyproto.PP2Type, value string) []byte {
-	return append(append(dst, byte(kind), 0, byte(len(value))), value...)
+func appendTLV(dst []byte, kind byte, value string) []byte {
+	return append(append(dst, kind, 0, byte(len(value))), value...)
 }

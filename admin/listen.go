@@ -2,21 +2,16 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
-)
 
-// maxSocketPath is the longest path of a unix socket, in bytes, that all systems take.
-const maxSocketPath = 104
+	"bridgehead/internal/sockets"
+)
 
 // unixScheme begins an address that is a unix socket.
 const unixScheme = "unix:"
@@ -29,12 +24,8 @@ type address struct {
 
 func parseAddress(s string) (address, error) {
 	if path, ok := strings.CutPrefix(s, unixScheme); ok {
-		switch {
-		case path == "":
-			return address{}, fmt.Errorf("%q has no path: write unix:/path", s)
-		case len(path) > maxSocketPath:
-			return address{}, fmt.Errorf("%q is too long: the path of a unix socket has at most %d bytes, not %d",
-				s, maxSocketPath, len(path))
+		if err := sockets.CheckPath(path); err != nil {
+			return address{}, fmt.Errorf("%q %w", s, err)
 		}
 		return address{path: path}, nil
 	}
@@ -67,38 +58,7 @@ func Listen(addr string) (net.Listener, error) {
 	if a.path == "" {
 		return net.Listen("tcp", addr)
 	}
-	if err := removeStale(a.path); err != nil {
-		return nil, fmt.Errorf("listen %s: %w", addr, err)
-	}
-	l, err := net.Listen("unix", a.path)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Chmod(a.path, 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen %s: %w", addr, err), l.Close())
-	}
-	return l, nil
-}
-
-// removeStale removes the socket that a program left when it was killed.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case info.Mode().Type() != fs.ModeSocket:
-		return errors.New("a file that is no socket is in the way: remove it, or choose another path")
-	}
-	conn, err := net.DialTimeout("unix", path, time.Second)
-	switch {
-	case err == nil:
-		return errors.Join(errors.New("another program answers there: stop it first, or choose another path"), conn.Close())
-	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("is the socket that is there in use? %w", err)
-	}
-	return os.Remove(path)
+	return sockets.Listen(a.path, sockets.Private)
 }
 
 // Client gives a client for the listener at an address as Listen takes it, and the base of its URLs. An address of all

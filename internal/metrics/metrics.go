@@ -42,6 +42,9 @@ type families struct {
 	messages, bytes, backendResults, unrouted *prometheus.CounterVec
 	requests                                  *prometheus.CounterVec
 
+	listenerConnections, listenerHandshakes *prometheus.GaugeVec
+	listenerRefused                         *prometheus.CounterVec
+
 	generation, reloadOK, reloadTime prometheus.Gauge
 	reloads                          *prometheus.CounterVec
 }
@@ -76,11 +79,12 @@ func newFamilies(f promauto.Factory) families {
 	gauge := func(name, help string) prometheus.Gauge {
 		return f.NewGauge(prometheus.GaugeOpts{Namespace: "bridgehead", Name: name, Help: help})
 	}
+	gauges := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		return f.NewGaugeVec(prometheus.GaugeOpts{Namespace: "bridgehead", Name: name, Help: help}, labels)
+	}
 	return families{
-		connections: f.NewGaugeVec(prometheus.GaugeOpts{
-			Namespace: "bridgehead", Name: "connections", Help: "WebSockets that are open.",
-		}, []string{"route"}),
-		closed: counter("connections_closed_total", "WebSockets that ended, by cause and by who ended them.", "route", "cause", "by"),
+		connections: gauges("connections", "WebSockets that are open.", "route"),
+		closed:      counter("connections_closed_total", "WebSockets that ended, by cause and by who ended them.", "route", "cause", "by"),
 		lifetimes: histogram("connection_seconds", "How long WebSockets lived, from handshake to end.",
 			lifetimeBuckets, "route"),
 		handshakes: counter("handshakes_total", "Handshakes answered, by outcome.", "route", "outcome"),
@@ -91,14 +95,18 @@ func newFamilies(f promauto.Factory) families {
 		bytes:    counter("bytes_total", "Payload bytes; in is from the client to the backend.", "route", "direction"),
 		backendTimes: histogram("backend_seconds", "How long the backend took, by operation.",
 			latencyBuckets, "route", "op"),
-		backendResults: counter("backend_total", "What was asked of the backend, by operation and outcome.", "route", "op", "outcome"),
-		throttled:      counter("throttled_total", "Pauses in which a client was not read because of a limit.", "route"),
-		requests:       counter("http_requests_total", "Requests beside the sockets, by the class of the answer's status.", "route", "class"),
-		unrouted:       counter("unrouted_total", "Requests that matched no route.", "reason"),
-		generation:     gauge("config_generation", "The number of the configuration in force; each successful reload adds one."),
-		reloadOK:       gauge("config_last_reload_successful", "1 if the last attempt to read the configuration succeeded, else 0."),
-		reloadTime:     gauge("config_last_success_timestamp_seconds", "When a configuration was last put in force."),
-		reloads:        counter("config_reloads_total", "Attempts to put a configuration in force, that at the start included.", "outcome"),
+		backendResults:      counter("backend_total", "What was asked of the backend, by operation and outcome.", "route", "op", "outcome"),
+		throttled:           counter("throttled_total", "Pauses in which a client was not read because of a limit.", "route"),
+		requests:            counter("http_requests_total", "Requests beside the sockets, by the class of the answer's status.", "route", "class"),
+		unrouted:            counter("unrouted_total", "Requests that matched no route.", "reason"),
+		listenerConnections: gauges("listener_connections", "Connections of clients, those of WebSockets included.", "listener"),
+		listenerHandshakes:  gauges("listener_handshakes", "Connections that have not sent their first request yet.", "listener"),
+		listenerRefused:     counter("listener_refused_total", "Connections that were not let in, by reason.", "listener", "reason"),
+
+		generation: gauge("config_generation", "The number of the configuration in force; each successful reload adds one."),
+		reloadOK:   gauge("config_last_reload_successful", "1 if the last attempt to read the configuration succeeded, else 0."),
+		reloadTime: gauge("config_last_success_timestamp_seconds", "When a configuration was last put in force."),
+		reloads:    counter("config_reloads_total", "Attempts to put a configuration in force, that at the start included.", "outcome"),
 	}
 }
 

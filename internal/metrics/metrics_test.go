@@ -35,6 +35,9 @@ func TestNamesLabelsAndHelpAreThoseOfTheGoldenFile(t *testing.T) {
 	r.Backend("message", "timeout", 30*time.Second)
 	r.Closed("idle", "gateway", 90*time.Second)
 	s.Unrouted("host")
+	public := s.Listener("public")
+	public.Open(3, 1)
+	public.Refused("full")
 
 	got := strings.ReplaceAll(exposition(t, s, "bridgehead_"), runtime.Version(), "GOVERSION")
 	if *update {
@@ -116,6 +119,8 @@ func TestNilCountsNothing(t *testing.T) {
 	r.Out(1, 1)
 	r.Backend("connect", "ok", time.Second)
 	r.Throttled()
+	s.Listener("public").Open(1, 1)
+	s.Listener("public").Refused("full")
 	w := httptest.NewRecorder()
 	s.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if w.Code != 404 {

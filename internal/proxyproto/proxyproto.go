@@ -183,6 +183,12 @@ func begins(raw []byte) bool {
 	return false
 }
 
+// Begins tells whether raw, in which there is enough for it to be seen, begins with a header.
+func Begins(raw []byte) bool { return len(raw) >= enough && begins(raw) }
+
+// enough bytes are no chance.
+const enough = 5
+
 // checksumHolds tells whether a header is as it was sent, if it says (section 2.2.3).
 func checksumHolds(raw []byte) bool {
 	for at := tlvsAt(raw); at+3 <= len(raw); {

@@ -26,8 +26,8 @@ type Config struct {
 	State string `yaml:"state"`
 	// Where the certificates of TLS listeners come from.
 	Certificates certs.Options `yaml:"certificates"`
-	// The proxies in front, whose X-Forwarded-For and X-Forwarded-Proto are believed: CIDRs, addresses, `private` (RFC 1918 and
-	// unique local IPv6) or `loopback`.
+	// The proxies in front, whose X-Forwarded-For, X-Forwarded-Proto and PROXY headers are believed: CIDRs, addresses, `private` (RFC 1918
+	// and unique local IPv6) or `loopback`.
 	TrustedProxies policy.Networks `yaml:"trusted_proxies"`
 	// Where clients connect. Default: `:443` with TLS, and `:80` redirecting to it.
 	Listeners []Listener `yaml:"listeners"`

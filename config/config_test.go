@@ -181,8 +181,8 @@ routes:
   - host: chat.example.com
     websocket: {to: "ws://127.0.0.1:9000"}
 `)
-	if len(c.Listeners) != 2 || c.Listeners[0].Address != ":443" || !c.Listeners[0].TLS ||
-		c.Listeners[1].Address != ":80" || !c.Listeners[1].Redirect {
+	if len(c.Listeners) != 2 || c.Listeners[0].Address[0] != ":443" || !c.Listeners[0].TLS ||
+		c.Listeners[1].Address[0] != ":80" || !c.Listeners[1].Redirect {
 		t.Errorf("listeners %+v", c.Listeners)
 	}
 	if r := c.Routes[0]; r.Name != "chat.example.com" || r.WebSocket.Compression != "pass" {

@@ -31,6 +31,8 @@ func (c *Config) preset(fresh any) {
 	switch v := fresh.(type) {
 	case *Listener:
 		*v = DefaultListener()
+	case *HSTS:
+		*v = DefaultHSTS()
 	case *Route:
 		v.Options = yamlpos.Clone(c.Defaults)
 	case *upstream.Options:
@@ -65,7 +67,9 @@ func (c *Config) complete(lookupEnv func(string) (string, bool)) {
 	}
 	for i := range c.Listeners {
 		l := &c.Listeners[i]
-		l.Name = cmp.Or(l.Name, l.Address)
+		if len(l.Address) > 0 {
+			l.Name = cmp.Or(l.Name, l.Address[0])
+		}
 	}
 	for i := range c.Routes {
 		r := &c.Routes[i]

@@ -59,7 +59,7 @@ func TestTheExampleIsShortAndRunsAsItIs(t *testing.T) {
 		t.Errorf("it has warnings: %v", warnings)
 	}
 	for _, l := range c.Listeners {
-		if !strings.HasPrefix(l.Address, "127.0.0.1:8") {
+		if !strings.HasPrefix(l.Address[0], "127.0.0.1:8") {
 			t.Errorf("it listens on %s, which may need root or reach beyond the machine", l.Address)
 		}
 	}

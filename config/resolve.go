@@ -5,9 +5,6 @@ import (
 	"strings"
 )
 
-// unixScheme begins the address of a unix socket.
-const unixScheme = "unix:"
-
 // resolve makes every relative path in the configuration one below the directory of its file, wherever the program runs.
 func (c *Config) resolve() {
 	c.path(&c.State)
@@ -41,6 +38,11 @@ func (c *Config) resolve() {
 		}
 		if r.Files != nil {
 			c.path(&r.Files.Dir)
+		}
+	}
+	for i := range c.Listeners {
+		for j := range c.Listeners[i].Address {
+			c.socket(&c.Listeners[i].Address[j])
 		}
 	}
 	c.socket(&c.Admin.Address)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 
 	"bridgehead/internal/yamlpos"
@@ -44,15 +45,33 @@ func (c *Config) validateListeners(at yamlpos.Path, p *yamlpos.Problems) {
 		l, at := &c.Listeners[i], at.Index(i)
 		l.Validate(at, p)
 		names.add(at.Key("name"), p, l.Name)
-		if _, port, err := net.SplitHostPort(l.Address); err == nil && port != "0" {
-			addresses.add(at.Key("address"), p, l.Address)
+		own := unique{}
+		for _, address := range l.Address {
+			if _, port, err := net.SplitHostPort(address); err == nil && port == "0" { // any port is another one
+				own.add(at.Key("address"), p, address)
+			} else {
+				addresses.add(at.Key("address"), p, address)
+			}
 		}
+		c.validateProxyProtocol(l, at, p)
 		if l.TLS && !c.Certificates.Enabled() {
 			noCertificates(at, p)
 		}
 	}
 	if !slices.ContainsFunc(c.Listeners, func(l Listener) bool { return !l.Redirect }) {
 		p.Add(at, "serve no routes: there has to be one that does not redirect")
+	}
+}
+
+// validateProxyProtocol reports a listener that nobody could connect to.
+func (c *Config) validateProxyProtocol(l *Listener, at yamlpos.Path, p *yamlpos.Problems) {
+	local := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	switch {
+	case !l.ProxyProtocol:
+	case len(c.TrustedProxies) == 0:
+		p.Add(at.Key("proxy_protocol"), "needs trusted_proxies: the header is taken from them alone, and nobody else may connect")
+	case slices.ContainsFunc(l.Address, isUnix) && !c.TrustedProxies.Contain(local):
+		p.Add(at.Key("proxy_protocol"), "needs loopback among trusted_proxies: peers on a Unix socket count as 127.0.0.1")
 	}
 }
 

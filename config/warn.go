@@ -43,7 +43,8 @@ func (c *Config) warnListeners(at yamlpos.Path, p *yamlpos.Problems) {
 		if l.Redirect {
 			continue
 		}
-		if !l.TLS && !isLoopback(l.Address) && len(c.TrustedProxies) == 0 {
+		open := slices.ContainsFunc(l.Address, func(a string) bool { return !isLocal(a) && !isHanded(a) })
+		if !l.TLS && open && len(c.TrustedProxies) == 0 {
 			p.Add(at.Index(i), "listener %q takes clients of other machines without TLS, so that everyone on the way can read and "+
 				"change their messages: set tls: true or, if a proxy in front ends TLS, name it in trusted_proxies", l.Name)
 		}

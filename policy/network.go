@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"bridgehead/internal/door"
 )
 
 // A Network is a set of addresses: a CIDR, a single address, `private` (RFC 1918 and unique local IPv6) or `loopback`.
@@ -79,9 +81,10 @@ func (n Networks) Contain(a netip.Addr) bool {
 // lines, in order) that is not a trusted proxy itself; an entry that is no address ends the walk, and what stands left of it is
 // ignored, as a client may have written that. X-Forwarded-Proto of a trusted peer (its last value) decides about TLS.
 //
-// A peer on a Unix socket has no address: it counts as 127.0.0.1, and is believed if that is in n.
+// A peer on a Unix socket has no address: it counts as 127.0.0.1, and is believed if that is in n. Behind a PROXY header, which only a
+// trusted proxy may send, the peer is the one that it names, and the header may say that this one speaks TLS.
 func (n Networks) Client(r *http.Request) (addr netip.Addr, tls bool) {
-	addr, tls = Peer(r), r.TLS != nil
+	addr, tls = Peer(r), r.TLS != nil || door.From(r.Context()).Header().TLS()
 	if !n.Contain(addr) {
 		return addr, tls
 	}

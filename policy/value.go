@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 
+	"bridgehead/internal/door"
+	"bridgehead/internal/proxyproto"
 	"bridgehead/routes"
 )
 
@@ -49,6 +51,7 @@ var (
 	tokens     = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110, section 5.6.2
 	words      = regexp.MustCompile(`^[^\s{}]+$`)
 	identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	headers    = regexp.MustCompile("^(?:" + strings.Join(proxyproto.Names, "|") + "|0x[0-9A-Fa-f]{2})$")
 )
 
 // sources are the values of a handshake; any other identifier is a capture.
@@ -63,6 +66,7 @@ var sources = []source{
 	{"cookie", tokens, true, cookie},
 	{"query", words, true, func(f *Facts, name string) string { return f.Request.URL.Query().Get(name) }},
 	{"subprotocol", tokens, false, afterMarker},
+	{"proxy", headers, true, func(f *Facts, name string) string { return door.From(f.Request.Context()).Header().Value(name) }},
 }
 
 var capture = source{name: "capture", asks: true, get: func(f *Facts, name string) string { return f.Request.PathValue(name) }}
@@ -75,8 +79,8 @@ type Value struct {
 }
 
 // ParseValue reads one of `client.ip`, `user`, `host`, `conn.id`, `cert.x` (what the client's certificate says), `claim.x`, `header.x`,
-// `cookie.x`, `query.x`, `subprotocol.x` (the token that follows the marker x in the client's offer); any other identifier names a capture
-// of the route's host or path.
+// `cookie.x`, `query.x`, `subprotocol.x` (the token that follows the marker x in the client's offer), `proxy.x` (what the PROXY header says
+// under x); any other identifier names a capture of the route's host or path.
 func ParseValue(s string) (Value, error) {
 	kind, name, dotted := strings.Cut(s, ".")
 	for i := range sources {
@@ -88,6 +92,9 @@ func ParseValue(s string) (Value, error) {
 			continue
 		case kind == "cert" && certificateFields[name] == nil:
 			return Value{}, fmt.Errorf("value %q is unknown: of a client's certificate there are %s", s, certificateList)
+		case !src.names.MatchString(name) && kind == "proxy":
+			return Value{}, fmt.Errorf("value %q: of a PROXY header there are %s, and any type by its number, such as 0xea",
+				s, strings.Join(proxyproto.Names, ", "))
 		case !src.names.MatchString(name):
 			return Value{}, fmt.Errorf("value %q: %q cannot be the name of a %s", s, name, kind)
 		case kind == "header" && strings.EqualFold(name, "host"):
@@ -99,7 +106,7 @@ func ParseValue(s string) (Value, error) {
 		return Value{&capture, s}, nil
 	}
 	return Value{}, fmt.Errorf("value %q is unknown: there are client.ip, user, host, conn.id, cert.NAME, claim.NAME, header.NAME, "+
-		"cookie.NAME, query.NAME, subprotocol.NAME and the captures of the route's host and path", s)
+		"cookie.NAME, query.NAME, subprotocol.NAME, proxy.NAME and the captures of the route's host and path", s)
 }
 
 // String is the value as the configuration writes it.

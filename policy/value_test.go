@@ -85,7 +85,7 @@ func TestMissingFacts(t *testing.T) {
 func TestParseValueRefuses(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ value, want string }{
-		{"", "there are client.ip, user, host, conn.id, cert.NAME, claim.NAME, header.NAME, cookie.NAME, query.NAME, subprotocol.NAME and the captures"},
+		{"", "there are client.ip, user, host, conn.id, cert.NAME, claim.NAME, header.NAME, cookie.NAME, query.NAME, subprotocol.NAME, proxy.NAME and the captures"},
 		{"client.port", "is unknown: there are client.ip"},
 		{"clientip ", "is unknown"},
 		{"user.name", "is unknown"},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bridgehead/hub"
+	"bridgehead/internal/door"
 	"bridgehead/policy"
 	"bridgehead/proxy/pump"
 	"bridgehead/ws"
@@ -29,6 +30,7 @@ type Client struct {
 	facts   policy.Facts // without the request
 	session Session
 	place   place
+	pass    *door.Pass
 	chosen  string // subprotocol
 	since   time.Time
 	ending  pump.Signal // that End was called
@@ -75,7 +77,7 @@ func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
 		w.WriteHeader(http.StatusInternalServerError)
 		return err
 	}
-	c.Conn = conn
+	c.Conn, c.pass = door.Bare(conn), door.From(h.Request.Context()).Pass()
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	c.Early = bytes.Clone(early)
 	answer := ws.AppendAnswer(nil, h.Offer.Key, ws.Answer{
@@ -125,6 +127,7 @@ func (c *Client) giveBack() {
 	c.proxy.forget(c)
 	c.Outbox.Close()
 	c.place.release()
+	c.pass.Leave()
 }
 
 // leave is the last of a client: its backend is told.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"bridgehead/hub"
+	"bridgehead/internal/door"
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
@@ -124,6 +125,12 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 		h.Chains = r.TLS.VerifiedChains
 	}
 	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
+	if conn := door.From(r.Context()); conn.Header() != nil {
+		h.Log = h.Log.With("proxy", conn.Peer().String())
+		if id := conn.Header().Value("unique_id"); id != "" {
+			h.Log = h.Log.With("proxy_id", id)
+		}
+	}
 	return h
 }
 

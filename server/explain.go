@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"bridgehead/config"
@@ -133,7 +134,7 @@ func (q *Question) peer(l *config.Listener) netip.Addr {
 	switch {
 	case q.Peer.IsValid():
 		return q.Peer
-	case isLocal(l):
+	case l.IsLocal():
 		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	return someone
@@ -144,7 +145,7 @@ func (x *explainer) explainListener() {
 	l, u := x.reach.listener, x.question.URL
 	x.Listener = l.Name
 	text := x.reach.String()
-	if isLocal(l) && !isLoopback(u.Hostname()) && x.reach.note == "" {
+	if l.IsLocal() && !isLoopback(u.Hostname()) && x.reach.note == "" {
 		text += "; clients of other machines reach it only through something in front"
 	}
 	if x.reach.wrong != "" {
@@ -202,6 +203,9 @@ func (x *explainer) explainClient() {
 	client, _ := trusted.Client(x.request)
 	x.Client = client.String()
 	text, forwarded := x.Client, x.request.Header.Get("X-Forwarded-For") != ""
+	if x.reach.listener.ProxyProtocol {
+		text += ", as the PROXY header of a trusted proxy has to say"
+	}
 	switch {
 	case client != peer:
 		text += fmt.Sprintf(", as X-Forwarded-For of the trusted proxy %s says", peer)
@@ -341,7 +345,7 @@ func (x *explainer) sketch() *Server {
 	}
 	g := &generation{config: x.config}
 	for _, l := range x.config.Listeners {
-		g.fronts = append(g.fronts, &front{name: l.Name, public: true, secure: l.TLS, socket: unopened{address: address(l.Address)}})
+		g.fronts = append(g.fronts, &front{name: l.Name, public: true, secure: l.TLS, socket: unopened{address: tcpAddress(&l)}})
 	}
 	s.now.Store(g)
 	return s
@@ -350,19 +354,20 @@ func (x *explainer) sketch() *Server {
 // An unopened listener has an address, and that is all.
 type unopened struct {
 	net.Listener
-	address address
+	address net.Addr
 }
 
 func (u unopened) Addr() net.Addr { return u.address }
 
-// An address is one to listen on, as it was configured.
-type address string
-
-// Network is net.Addr's.
-func (address) Network() string { return "tcp" }
-
-// String is net.Addr's.
-func (a address) String() string { return string(a) }
+// tcpAddress is the first address of a listener that has a port; nil: none has.
+func tcpAddress(l *config.Listener) net.Addr {
+	for _, address := range l.Address {
+		if port, err := strconv.Atoi(portAt(address)); err == nil {
+			return &net.TCPAddr{Port: port}
+		}
+	}
+	return nil
+}
 
 // explainRedirect tells where a listener sends its clients.
 func (x *explainer) explainRedirect() {

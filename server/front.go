@@ -10,13 +10,18 @@ import (
 	"net"
 	"net/http"
 	"reflect"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"bridgehead/admin"
 	"bridgehead/config"
+	"bridgehead/internal/door"
 	"bridgehead/internal/seldom"
+	"bridgehead/internal/sockets"
+	"bridgehead/internal/systemd"
+	"bridgehead/policy"
 	"bridgehead/proxy"
 	"bridgehead/proxy/pump"
 	"bridgehead/routes"
@@ -32,6 +37,7 @@ type front struct {
 	secure  bool
 	socket  net.Listener // outlives the front if the next one listens there too
 	lease   *lease
+	door    *door.Door     // nil: everybody is let in
 	clients *certs.Clients // that are asked for certificates; nil: none
 	server  *http.Server
 	address string
@@ -50,9 +56,7 @@ func (f *front) key(address string) string {
 // planFronts opens what is new. Fronts whose options did not change are kept.
 func (p *plan) planFronts() error {
 	for i := range p.config.Listeners {
-		o := p.config.Listeners[i]
-		f := &front{name: o.Name, options: o, public: true, secure: o.TLS}
-		if err := p.planFront(f, o.Address, listenTCP, func() error { return p.public(f, &o) }); err != nil {
+		if err := p.planListener(&p.config.Listeners[i]); err != nil {
 			return err
 		}
 	}
@@ -61,44 +65,132 @@ func (p *plan) planFronts() error {
 		Hub: s.hub, Metrics: s.metrics, Log: s.log, Version: s.version, Ready: s.ready, AdminTokens: c.Admin.Tokens, Reload: s.reloadCall,
 		Upstreams: s.upstreams,
 	}
-	operators := &front{name: "admin", options: c.Admin}
-	err := p.planFront(operators, c.Admin.Address, admin.Listen, func() error { return s.private(operators, admin.New(api).Admin()) })
+	operators := front{name: "admin", options: c.Admin}
+	err := p.planFront(operators, c.Admin.Address, one(admin.Listen), func(f *front) error { return s.private(f, admin.New(api).Admin()) })
 	if err != nil || c.Push == nil {
 		return err
 	}
 	api.PushTokens = c.Push.Tokens
-	applications := &front{name: "push", options: *c.Push}
-	return p.planFront(applications, c.Push.Address, admin.Listen, func() error { return s.private(applications, admin.New(api).Push()) })
+	applications := front{name: "push", options: *c.Push}
+	return p.planFront(applications, c.Push.Address, one(admin.Listen), func(f *front) error { return s.private(f, admin.New(api).Push()) })
 }
 
-func listenTCP(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+// planListener makes a front for each socket of a listener. They share one door.
+func (p *plan) planListener(l *config.Listener) error {
+	d := p.server.door(l.Name)
+	p.then(func() { d.Set(doorOptions(l, p.config.TrustedProxies)) })
+	for _, address := range l.Address {
+		o := *l
+		o.Address = []string{address} // whatever others it has, this front is the same
+		if err := p.planAccess(&o); err != nil {
+			return p.listenError(l.Name, err)
+		}
+		f := front{name: o.Name, options: o, public: true, secure: o.TLS, door: d}
+		if err := p.planFront(f, address, listener(&o), func(f *front) error { return p.public(f, &o) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
-// planFront keeps the front that listens at an address, or takes its socket over, or opens one. build makes the server behind f.
-func (p *plan) planFront(f *front, address string, listen func(string) (net.Listener, error), build func() error) error {
-	f.log = p.server.log.With("listener", f.name)
+// planAccess lets others connect to a unix socket that is open, if the configuration says so.
+func (p *plan) planAccess(l *config.Listener) error {
+	path, ok := strings.CutPrefix(l.Address[0], unixScheme)
+	if !ok {
+		return nil
+	}
 	for _, old := range p.was.fronts {
-		if old.key(old.address) != f.key(address) {
+		was, public := old.options.(config.Listener)
+		if !public || old.address != l.Address[0] || was.Access() == l.Access() {
 			continue
 		}
-		if reflect.DeepEqual(old.options, f.options) {
+		p.undo = append(p.undo, func() { _ = was.Access().Set(path) }) // as it could be set before
+		return l.Access().Set(path)
+	}
+	return nil
+}
+
+const (
+	unixScheme    = "unix:"
+	systemdScheme = "systemd:"
+)
+
+// listener opens what the address of a listener says; what systemd hands over may be several sockets.
+func listener(l *config.Listener) func(string) ([]net.Listener, error) {
+	return func(address string) ([]net.Listener, error) {
+		if name, ok := strings.CutPrefix(address, systemdScheme); ok {
+			return systemd.Listen(name)
+		}
+		return one(func(address string) (net.Listener, error) {
+			if path, ok := strings.CutPrefix(address, unixScheme); ok {
+				return sockets.Listen(path, l.Access())
+			}
+			return net.Listen("tcp", address)
+		})(address)
+	}
+}
+
+func one(listen func(string) (net.Listener, error)) func(string) ([]net.Listener, error) {
+	return func(address string) ([]net.Listener, error) {
+		l, err := listen(address)
+		return []net.Listener{l}, err
+	}
+}
+
+// door is that of a listener, whichever generation it belongs to. The caller holds reloading, or nobody else knows of s yet.
+func (s *Server) door(name string) *door.Door {
+	d, ok := s.doors[name]
+	if !ok {
+		d = door.New(name, s.log, s.mends, s.metrics.Listener(name))
+		s.doors[name] = d
+	}
+	return d
+}
+
+func doorOptions(l *config.Listener, trusted policy.Networks) door.Options {
+	return door.Options{
+		Proxy: l.ProxyProtocol, Trusted: trusted.Contain, Timeout: l.HeaderTimeout, TLS: l.TLS,
+		Connections: l.MaxConnections, Handshakes: l.MaxHandshakes,
+	}
+}
+
+// planFront keeps the fronts that listen at an address, or takes their sockets over, or opens what listen does. build makes the server
+// behind each.
+func (p *plan) planFront(model front, address string, listen func(string) ([]net.Listener, error), build func(*front) error) error {
+	model.log = p.server.log.With("listener", model.name)
+	var open []net.Listener
+	for _, old := range p.was.fronts {
+		switch {
+		case old.key(old.address) != model.key(address):
+		case reflect.DeepEqual(old.options, model.options):
 			p.fronts = append(p.fronts, old)
-			return nil
+			open = append(open, nil)
+		default:
+			open = append(open, old.socket)
 		}
-		f.socket = old.socket
 	}
-	if f.socket == nil {
-		socket, err := listen(address)
-		if err != nil {
-			return p.listenError(f.name, err)
+	if open == nil {
+		var err error
+		if open, err = listen(address); err != nil {
+			return p.listenError(model.name, err)
 		}
-		f.socket = socket
-		p.undo = append(p.undo, func() { socket.Close() })
+		p.undo = append(p.undo, func() {
+			for _, socket := range open {
+				socket.Close()
+			}
+		})
 	}
-	f.address, f.lease = address, &lease{Listener: f.socket}
-	if err := build(); err != nil {
-		return fmt.Errorf("listener %s: %w", f.name, err)
+	for _, socket := range open {
+		if socket == nil { // its front is kept
+			continue
+		}
+		f := model
+		f.address, f.socket, f.lease = address, socket, &lease{Listener: socket}
+		if err := build(&f); err != nil {
+			return fmt.Errorf("listener %s: %w", f.name, err)
+		}
+		p.fronts = append(p.fronts, &f)
 	}
-	p.fronts = append(p.fronts, f)
 	return nil
 }
 
@@ -124,7 +216,12 @@ func (p *plan) public(f *front, o *config.Listener) (err error) {
 		}
 		p.undo = append(p.undo, f.clients.Close)
 	}
-	f.server = s.newHTTP(f, s.limitBody(s.root(o), int64(o.BodySize)))
+	h := s.limitBody(s.root(o), int64(o.BodySize))
+	if o.HSTS != nil {
+		h = strict(h, o.HSTS.String())
+	}
+	f.server = s.newHTTP(f, arrive(h))
+	f.server.ConnContext = door.Context
 	f.server.ReadHeaderTimeout = o.HeaderTimeout // TLS handshakes are bound by it too
 	f.server.ReadTimeout = o.BodyTimeout
 	f.server.IdleTimeout = o.KeepAlive
@@ -134,6 +231,22 @@ func (p *plan) public(f *front, o *config.Listener) (err error) {
 	}
 	f.server.BaseContext = func(net.Listener) context.Context { return proxy.WithListener(context.Background(), f.name) }
 	return nil
+}
+
+// arrive says that a connection's first request has come.
+func arrive(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		door.From(r.Context()).Pass().Arrived()
+		h.ServeHTTP(w, r)
+	})
+}
+
+// strict tells browsers to come by TLS alone. A backend may say so as well; of two such headers the first counts (RFC 6797, section 8.1).
+func strict(h http.Handler, value string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Strict-Transport-Security", value)
+		h.ServeHTTP(w, r)
+	})
 }
 
 // private makes the server for operators or applications.
@@ -172,9 +285,14 @@ func (l *errorLog) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
+// serve is the way of every connection: through the door, where a PROXY header is read, then through TLS, to net/http. Nothing is
+// waited for here; what is read is read in the connection's own goroutine.
 func (f *front) serve() {
 	defer close(f.served)
 	var l net.Listener = f.lease
+	if f.door != nil {
+		l = f.door.Listener(l)
+	}
 	if f.secure {
 		l = tls.NewListener(pump.WireListener{Listener: l}, f.server.TLSConfig)
 	}
@@ -309,9 +427,8 @@ func (s *Server) redirect(w http.ResponseWriter, r *http.Request) {
 // securePort is the port of the first listener with TLS.
 func (s *Server) securePort() string {
 	for _, f := range s.now.Load().fronts {
-		if f.public && f.secure {
-			_, port, _ := net.SplitHostPort(f.socket.Addr().String())
-			return port
+		if at, ok := f.socket.Addr().(*net.TCPAddr); ok && f.public && f.secure {
+			return strconv.Itoa(at.Port)
 		}
 	}
 	return "443"

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strings"
 
 	"bridgehead/config"
 )
@@ -39,9 +40,8 @@ func reaches(listeners []config.Listener, u *url.URL) []reach {
 	var direct, mapped, others []reach
 	for i := range listeners {
 		l := &listeners[i]
-		_, port, _ := net.SplitHostPort(l.Address)
 		switch same := l.TLS == isSecure(u); {
-		case port == portOf(u):
+		case slices.ContainsFunc(l.Address, func(address string) bool { return portAt(address) == portOf(u) }):
 			direct = append(direct, directly(l, u))
 		case same:
 			note := fmt.Sprintf("no listener has port %s: something in front must lead it here", portOf(u))
@@ -57,6 +57,12 @@ func reaches(listeners []config.Listener, u *url.URL) []reach {
 		}
 	}
 	return others
+}
+
+// portAt is the port of an address to listen on; Unix sockets have none.
+func portAt(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	return port
 }
 
 // directly is a listener that has the URL's port.
@@ -83,23 +89,28 @@ func otherwise(l *config.Listener, u *url.URL) reach {
 // distance is 0 for a listener at the very address of the URL, 1 for one at all addresses, 2 for one elsewhere; those that redirect
 // are farther away than those with routes.
 func (r reach) distance(u *url.URL) int {
-	host, _, _ := net.SplitHostPort(r.listener.Address)
+	least := 3
+	for _, address := range r.listener.Address {
+		if !r.listener.Redirect {
+			least = min(least, distance(address, u))
+		}
+	}
+	return least
+}
+
+func distance(address string, u *url.URL) int {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil { // no TCP address
+		return 2
+	}
 	addr, err := netip.ParseAddr(host)
 	switch {
-	case r.listener.Redirect:
-		return 3
 	case host == u.Hostname():
 		return 0
 	case host == "" || err == nil && addr.IsUnspecified():
 		return 1
 	}
 	return 2
-}
-
-// isLocal tells whether nobody but this machine's clients reach a listener.
-func isLocal(l *config.Listener) bool {
-	host, _, _ := net.SplitHostPort(l.Address)
-	return isLoopback(host)
 }
 
 // isLoopback tells whether a host is surely this machine.
@@ -112,13 +123,16 @@ func isLoopback(host string) bool {
 func (r reach) String() string {
 	l := r.listener
 	text := l.Name
-	if l.Name != l.Address {
-		text += ": " + l.Address
+	if addresses := strings.Join(l.Address, ", "); l.Name != addresses {
+		text += ": " + addresses
 	}
 	if l.TLS {
 		text += " with TLS"
 	} else {
 		text += " without TLS"
+	}
+	if l.ProxyProtocol {
+		text += " behind a PROXY header"
 	}
 	if l.Redirect {
 		text += ", which redirects"

@@ -31,6 +31,8 @@ func (s *Server) ReloadFrom(source Source) {
 func (s *Server) Reload() (*Diff, error) {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
+	s.manager.Reloading()
+	defer s.reportReady() // also if nothing came of it: the configuration before goes on
 	began := time.Now()
 	diff, err := s.reload()
 	s.metrics.Configured(s.now.Load().number, err == nil)

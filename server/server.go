@@ -16,8 +16,10 @@ import (
 
 	"bridgehead/config"
 	"bridgehead/hub"
+	"bridgehead/internal/door"
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
+	"bridgehead/internal/systemd"
 	"bridgehead/policy"
 	"bridgehead/proxy/pump"
 	"bridgehead/proxy/upstream"
@@ -54,7 +56,9 @@ type Server struct {
 	reloading sync.Mutex // guards the following; held while a reload is made
 	started   bool
 	watching  map[*upstream.Group]context.CancelFunc
+	doors     map[string]*door.Door // of listeners, by name; one that is gone may come back
 	source    Source
+	manager   *systemd.Manager
 	stopped   context.Context // ends with the program
 	stop      context.CancelFunc
 }
@@ -65,7 +69,7 @@ func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		version: version, log: log, hub: hub.New(), metrics: metrics.New(version), limits: policy.NewStore(maxLimiterKeys),
 		capacity: policy.NewCapacity(0), mends: seldom.New(), names: upstream.Sparing(net.DefaultResolver), node: strings.ToLower(rand.Text()[:5]),
-		watching: make(map[*upstream.Group]context.CancelFunc),
+		watching: make(map[*upstream.Group]context.CancelFunc), doors: make(map[string]*door.Door),
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.metrics.Upstreams(s.samples)
@@ -111,6 +115,20 @@ func (s *Server) Start() {
 	s.watch(s.now.Load().groups)
 }
 
+// ReportTo tells a service manager that the program serves, and from then on what becomes of it.
+func (s *Server) ReportTo(m *systemd.Manager) {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	s.manager = m
+	s.reportReady()
+	s.serving.Go(func() { m.Watch(s.stopped) })
+}
+
+func (s *Server) reportReady() {
+	now := s.now.Load()
+	s.manager.Ready(fmt.Sprintf("generation %d, routes: %d, listeners: %d", now.number, len(now.config.Routes), len(now.config.Listeners)))
+}
+
 // watch has those groups watched that want to be, and no others.
 func (s *Server) watch(groups upstream.Groups) {
 	wanted := make(map[*upstream.Group]bool)
@@ -150,6 +168,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		return errors.New("already draining")
 	}
 	now := s.now.Load()
+	s.manager.Stopping(now.config.Drain + afterDrain)
 	s.reloading.Unlock()
 
 	s.log.Info("draining", "sockets", s.hub.Len(), "at_most", now.config.Drain.String())

@@ -30,7 +30,7 @@ func printed(t *testing.T, args ...string) (*config.Config, string) {
 func summary(c *config.Config) string {
 	l, r := c.Listeners[0], c.Routes[0]
 	scheme := map[bool]string{true: "wss", false: "ws"}[l.TLS]
-	text := fmt.Sprintf("%s %s%s", scheme, l.Address, r.Path)
+	text := fmt.Sprintf("%s %s%s", scheme, l.Address[0], r.Path)
 	switch {
 	case r.TCP != nil:
 		text += fmt.Sprint(" tcp ", r.TCP.To[0], " ", r.TCP.Framing, " ", r.TCP.Message, " ", r.TCP.Subprotocols)

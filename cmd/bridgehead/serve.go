@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"bridgehead/config"
+	"bridgehead/internal/systemd"
 	"bridgehead/internal/watch"
 	"bridgehead/server"
 )
@@ -96,6 +97,7 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, started fu
 	}
 	defer s.Stop()
 	s.Start()
+	s.ReportTo(systemd.NewManager())
 	if started != nil {
 		started(s)
 	}

@@ -279,8 +279,10 @@ type client struct {
 	addr string
 }
 
-func (c client) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.addr), 1)) }
-func (client) Close() error           { return nil }
+func (c client) RemoteAddr() net.Addr {
+	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(c.addr), 1))
+}
+func (client) Close() error { return nil }
 
 // from lets n connections from an address in, and gives those that found room.
 func (h *house) from(addr string, n int) (in []*Conn) {

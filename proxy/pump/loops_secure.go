@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"net"
 
+	"bridgehead/internal/door"
 	"bridgehead/internal/reactor"
 )
 
@@ -28,7 +29,7 @@ type secure struct {
 func unwrap(conn net.Conn) (net.Conn, *secure) {
 	if conn, ok := conn.(*tls.Conn); ok {
 		if wire, ok := conn.NetConn().(*Wire); ok {
-			return wire.Conn, &secure{conn: conn, wire: wire}
+			return door.Bare(wire.Conn), &secure{conn: conn, wire: wire}
 		}
 	}
 	return conn, nil

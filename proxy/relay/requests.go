@@ -85,6 +85,7 @@ func (rs *requests) Serve(w http.ResponseWriter, h *proxy.Handshake) (err error)
 			if cookie := p.lease.Cookie(&h.Facts); cookie != nil { // the socket that follows is to find the same server
 				resp.Header.Add("Set-Cookie", cookie.String())
 			}
+			resp.Header.Del("Alt-Svc") // it names ports of the server's, which clients do not reach
 			return refuseUpgrade(resp)
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, failed error) { err = failed },

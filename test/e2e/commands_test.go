@@ -104,7 +104,7 @@ routes: [{host: chat.example.com, websocket: {to: "ws://127.0.0.1:9000"}}]
 	got := command(t, dir, "check")
 	got.wants(t, 0)
 	listeners := regexp.MustCompile(`(?m)^ +(- name|address|tls|redirect): (.*)$`).FindAllString(got.stdout[:strings.Index(got.stdout, "defaults:")], -1)
-	want := "- name: https, address: :443, tls: true, redirect: false, - name: http, address: :80, tls: false, redirect: true"
+	want := "- name: https, address: [':443'], tls: true, redirect: false, - name: http, address: [':80'], tls: false, redirect: true"
 	for i, line := range listeners {
 		listeners[i] = strings.TrimSpace(line)
 	}

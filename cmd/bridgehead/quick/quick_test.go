@@ -202,7 +202,7 @@ func TestPrintedFiles(t *testing.T) {
 				tcp: func() []string { return route.TCP.To }, websocket: func() []string { return route.WebSocket.To },
 				webhook: func() []string { return route.Webhook.To },
 			}[b.to.kind]()
-			if to[0] != b.to.url || route.Path != b.from.path || c.Listeners[0].Address != b.from.address() || c.Listeners[0].TLS != b.from.secure {
+			if to[0] != b.to.url || route.Path != b.from.path || c.Listeners[0].Address[0] != b.from.address() || c.Listeners[0].TLS != b.from.secure {
 				t.Errorf("the file says %+v and %+v", c.Listeners[0], route)
 			}
 			if o.Web != "" && c.Routes[1].Files.Dir != o.Web {

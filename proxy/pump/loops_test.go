@@ -3,9 +3,13 @@
 package pump
 
 import (
+	"crypto/tls"
+	"log/slog"
+	"net"
 	"testing"
 	"time"
 
+	"bridgehead/internal/door"
 	"bridgehead/ws"
 )
 
@@ -184,5 +188,30 @@ func TestTheLoopsEnd(t *testing.T) {
 		if _, err := r.client.r.Discard(1); err == nil {
 			t.Error("a connection was left open")
 		}
+	}
+}
+
+// A loop takes the connection of the operating system, whatever it has passed on its way in.
+func TestUnwrapGoesBelowTheDoor(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = door.New("x", slog.New(slog.DiscardHandler), nil, nil).Listener(l)
+	defer l.Close()
+	theirs, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	ours, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	below, secure := unwrap(tls.Server(NewWire(ours), &tls.Config{}))
+	if _, ok := below.(*net.TCPConn); !ok || secure == nil {
+		t.Errorf("a %T and %v", below, secure)
 	}
 }

@@ -24,19 +24,20 @@ var docs = filepath.Join("..", "..", "docs")
 
 // recipes are what each file of docs/recipes has to show. None may be missing.
 var recipes = map[string]func(*testing.T, *recipe){
-	"behind-a-proxy.yaml":  showsBehindAProxy,
-	"chat.yaml":            showsChatOfThree,
-	"container.yaml":       showsContainer,
-	"from-caddy.yaml":      showsFromCaddy,
-	"from-nginx.yaml":      showsFromNginx,
-	"from-websockify.yaml": showsFromWebsockify,
-	"load-balancing.yaml":  showsLoadBalancing,
-	"mqtt.yaml":            showsMQTTForBrowsers,
-	"php.yaml":             showsPHP,
-	"service.yaml":         showsService,
-	"socketio.yaml":        showsSocketIO,
-	"tenants.yaml":         showsManyTenants,
-	"vnc.yaml":             showsVNC,
+	"behind-a-proxy.yaml":     showsBehindAProxy,
+	"behind-a-tcp-proxy.yaml": showsBehindATCPProxy,
+	"chat.yaml":               showsChatOfThree,
+	"container.yaml":          showsContainer,
+	"from-caddy.yaml":         showsFromCaddy,
+	"from-nginx.yaml":         showsFromNginx,
+	"from-websockify.yaml":    showsFromWebsockify,
+	"load-balancing.yaml":     showsLoadBalancing,
+	"mqtt.yaml":               showsMQTTForBrowsers,
+	"php.yaml":                showsPHP,
+	"service.yaml":            showsService,
+	"socketio.yaml":           showsSocketIO,
+	"tenants.yaml":            showsManyTenants,
+	"vnc.yaml":                showsVNC,
 }
 
 func TestRecipes(t *testing.T) {
@@ -377,6 +378,36 @@ func showsBehindAProxy(t *testing.T, r *recipe) {
 	if err == nil || resp == nil || resp.StatusCode != http.StatusForbidden {
 		t.Errorf("a page from elsewhere: %v, %v", resp, err)
 	}
+}
+
+func showsBehindATCPProxy(t *testing.T, r *recipe) {
+	r.with(`["10.0.0.0/8"]`, "[loopback]")
+	cert := r.certificate(filepath.Join(r.dir, "tls"), "chat.example.com")
+	r.with("127.0.0.1:9001", repeats(t, "chat", "X-Forwarded-For", "X-Forwarded-Proto"))
+	e := r.start()
+	e.roots.AppendCertsFromPEM(cert)
+	dialer := e.anyHost()
+	if _, _, err := dialer.Dial("wss://chat.example.com/ws", nil); err == nil || !strings.Contains(err.Error(), "access denied") {
+		t.Errorf("without a header: %v", err)
+	}
+	e.await(func(line map[string]any) bool { return strings.Contains(fmt.Sprint(line["msg"]), "reason=no_header") })
+	connect := dialer.NetDialContext
+	dialer.NetDialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := connect(ctx, network, address)
+		if err == nil {
+			_, err = io.WriteString(conn, "PROXY TCP4 203.0.113.7 198.51.100.1 50000 443\r\n")
+		}
+		return conn, err
+	}
+	conn, _, err := dialer.Dial("wss://chat.example.com/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := receive(t, conn); got != "chat chat.example.com/ws X-Forwarded-For=203.0.113.7 X-Forwarded-Proto=https" {
+		t.Errorf("the server was told %q", got)
+	}
+	wantEcho(t, conn)
 }
 
 func showsSocketIO(t *testing.T, r *recipe) {

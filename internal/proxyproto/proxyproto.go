@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -277,13 +278,8 @@ var Names = []string{"authority", "unique_id", "alpn", "tls_version", "tls_ciphe
 
 // IsName tells whether Value knows a name.
 func IsName(name string) bool {
-	for _, known := range Names {
-		if name == known {
-			return true
-		}
-	}
 	_, ok := kind(name)
-	return ok
+	return ok || slices.Contains(Names, name)
 }
 
 // kind reads a type as 0xea.

@@ -9,6 +9,7 @@ import (
 
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/relay"
 	"bridgehead/proxy/stream"
@@ -41,6 +42,20 @@ func (c *Config) preset(fresh any) {
 		*v = upstream.DefaultHealth()
 	case *upstream.Server:
 		*v = upstream.DefaultServer()
+	case *auth.Options:
+		*v = auth.DefaultOptions()
+	case *auth.JWT:
+		*v = auth.DefaultJWT()
+	case *auth.Forward:
+		*v = auth.DefaultForward()
+	case *auth.APIKey:
+		*v = auth.DefaultAPIKey()
+	case *auth.Basic:
+		*v = auth.DefaultBasic()
+	case *auth.SignedURL:
+		*v = auth.DefaultSignedURL()
+	case *auth.MTLS:
+		*v = auth.DefaultMTLS()
 	case *policy.Rule:
 		v.OnExceed = policy.Throttle
 	case *relay.Options:

@@ -12,14 +12,14 @@ import (
 
 // Facts are what is known of a client in its handshake: the material of values, limits and headers.
 type Facts struct {
-	Request      *http.Request     // with the captures of host and path as its path values; nil once the socket is open
-	ConnID       string            // the connection's id
-	Client       netip.Addr        // the true client: the peer, or what a trusted proxy said
-	TLS          bool              // the client's side is TLS, here or as a trusted proxy said
-	User         string            // "" until somebody knows
-	Claims       Claims            // what a token said of the user
-	Told         Claims            // those of them that backends are told
-	Subprotocols []string          // what the client offered, in its order
+	Request      *http.Request // with the captures of host and path as its path values; nil once the socket is open
+	ConnID       string        // the connection's id
+	Client       netip.Addr    // the true client: the peer, or what a trusted proxy said
+	TLS          bool          // the client's side is TLS, here or as a trusted proxy said
+	User         string        // "" until somebody knows
+	Claims       Claims        // what a token said of the user
+	Told         Claims        // those of them that backends are told
+	Subprotocols []string      // what the client offered, in its order
 }
 
 // A source is where a value is taken from: its name in the configuration, how its names are written ("" if it has none), and

@@ -17,6 +17,7 @@ import (
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy/pump"
 	"bridgehead/ws"
 )
@@ -76,7 +77,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.Hub.Leave()
-	place, err := p.admit(t, h, began)
+	place, err := p.admit(r.Context(), t, h, began)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
 		return
@@ -87,6 +88,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, h.Log, err, began)
 		return
 	}
+	h.Reply.greet(h.Identity)
 	c := p.newClient(t, h, session, place)
 	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
 	p.enter(c)
@@ -123,7 +125,7 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(rand.Text()) }
 
 // admit asks the policies, the cheap ones first.
-func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (place, error) {
+func (p *Proxy) admit(ctx context.Context, t *terms, h *Handshake, now time.Time) (place, error) {
 	if err := t.origins.Check(h.Request); err != nil {
 		return place{}, forbidden(err)
 	}
@@ -132,6 +134,14 @@ func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (place, error) {
 		return place{}, err
 	}
 	pl := place{grant: grant}
+	err = t.authenticate(ctx, h, t.origins.Vouch(h.Request))
+	if err == nil {
+		err = t.limiter.Identify(grant, &h.Facts, now)
+	}
+	if err != nil {
+		pl.release()
+		return place{}, err
+	}
 	for i, room := range [...]*policy.Capacity{p.room, p.Capacity} {
 		if !room.Acquire() {
 			pl.release()
@@ -177,7 +187,7 @@ func (p *Proxy) open(ctx context.Context, bridge Bridge, h *Handshake) (session 
 // cloneFacts keeps what outlives the request, without the memory of the request.
 func cloneFacts(f policy.Facts) policy.Facts {
 	f.Request = nil
-	f.User = strings.Clone(f.User)
+	f.User, f.Claims = strings.Clone(f.User), auth.Known(&f)
 	f.Subprotocols = slices.Clone(f.Subprotocols)
 	for i, s := range f.Subprotocols {
 		f.Subprotocols[i] = strings.Clone(s)

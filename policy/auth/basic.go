@@ -100,7 +100,7 @@ func (d *doorkeeper) check(ctx context.Context, a *ask) (*Identity, error) {
 	case !right:
 		return nil, d.challenge(deny(reasonInvalid, "user %.60q and its password do not match", user))
 	}
-	d.proven.put(sum, id, time.Now())
+	d.proven.put(sum, new(Identity), time.Now())
 	return id, nil
 }
 

@@ -29,7 +29,10 @@ type ask struct {
 }
 
 // An Unasked is met in explanations alone: what the client says is all right as far as can be told without asking others.
-type Unasked struct{ text string }
+type Unasked struct {
+	text  string
+	blank bool // nothing at all is known of the client
+}
 
 func (u *Unasked) Error() string { return u.text }
 
@@ -70,13 +73,22 @@ func (c *Checker) Admit(ctx context.Context, f *policy.Facts, noCookies error) (
 		return nil, err
 	}
 	f.User, f.Claims, f.Told = id.User, id.Claims, id.Told
-	for i := range c.demands {
+	unasked, ok := errors.AsType[*Unasked](err)
+	blank := ok && unasked.blank
+	for i := 0; i < len(c.demands) && !blank; i++ {
 		if err := c.demands[i].meets(f); err != nil {
 			return nil, deny(reasonForbidden, "%w", err)
 		}
 	}
 	c.strip(f, id)
 	return id, err
+}
+
+// Strip takes the tokens out of a handshake that is not admitted, and yet goes on in an explanation.
+func (c *Checker) Strip(f *policy.Facts) {
+	if c != nil {
+		c.strip(f, new(Identity))
+	}
 }
 
 // identify asks the authenticators.
@@ -204,23 +216,26 @@ func (c *Checker) Secrets() (names []string) {
 	return names
 }
 
-// Put writes a token into a request that is to be explained, at the first place where the route looks for one. It is false if the
+// Put writes a token into a handshake that is to be explained, at the first place where the route looks for one. It is false if the
 // route looks nowhere.
-func (c *Checker) Put(f *policy.Facts, token string) (where string, ok bool) {
+func (c *Checker) Put(f *policy.Facts, token string) bool {
 	if c == nil {
-		return "", false
+		return false
 	}
 	for _, w := range c.ways {
 		if places := w.places(); len(places) > 0 {
 			places[0].put(f, token)
-			return places[0].String(), true
+			return true
 		}
 	}
-	return "", false
+	return false
 }
 
 // String says what the route asks for.
 func (c *Checker) String() string {
+	if c == nil {
+		return none
+	}
 	var names []string
 	for _, w := range c.ways {
 		names = append(names, w.name)

@@ -142,7 +142,7 @@ func (e *endpoint) close() {
 // check asks the endpoint, or remembers what it said to the same question.
 func (e *endpoint) check(ctx context.Context, a *ask) (*Identity, error) {
 	if e.still {
-		return &Identity{Proof: "by " + e.options.URL}, &Unasked{"it depends on what " + e.options.URL + " answers, which is not asked here"}
+		return &Identity{Proof: "by " + e.options.URL}, &Unasked{"it depends on what " + e.options.URL + " answers, which is not asked here", true}
 	}
 	question := e.question(a)
 	sum := digest(question)

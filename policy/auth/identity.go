@@ -3,7 +3,9 @@ package auth
 import (
 	"cmp"
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"bridgehead/policy"
@@ -19,7 +21,7 @@ type Identity struct {
 	Code     ws.Code       // that it is closed with
 	Rechecks []Recheck     // what an open socket is asked from time to time
 
-	Header  http.Header // that the upstream sees in place of the client's own; a name without values is the client's no more
+	Header  http.Header // that the upstream sees in place of the client's own
 	Cookies []string    // Set-Cookie lines for the client
 	Marker  string      // of subprotocols, which is chosen if the backend chooses none; "" if there was none
 
@@ -30,12 +32,9 @@ type Identity struct {
 type Recheck struct {
 	Every time.Duration
 	Code  ws.Code // to close the socket with
-	// Ask tells why the client may not stay; it is a [*Denied]. One that is [Denied.Undecided] says that nobody could tell.
+	// Ask tells why the client may not stay, in a [*Denied]. It is called by one at a time.
 	Ask func(context.Context) error
 }
-
-// Undecided tells whether nobody could judge the client.
-func (d *Denied) Undecided() bool { return d.undecided() }
 
 // join adds what another authenticator has found out. The first says who the client is.
 func (id *Identity) join(other *Identity) {
@@ -45,14 +44,16 @@ func (id *Identity) join(other *Identity) {
 	if !other.Expires.IsZero() && (id.Expires.IsZero() || other.Expires.Before(id.Expires)) {
 		id.Expires, id.Code = other.Expires, other.Code
 	}
-	id.Rechecks = append(id.Rechecks, other.Rechecks...)
-	id.Cookies = append(id.Cookies, other.Cookies...)
+	id.Rechecks = slices.Concat(id.Rechecks, other.Rechecks)
+	id.Cookies = slices.Concat(id.Cookies, other.Cookies)
+	header := id.Header.Clone() // which may be that of a cache
 	for name, values := range other.Header {
-		if id.Header == nil {
-			id.Header = make(http.Header)
+		if header == nil {
+			header = make(http.Header)
 		}
-		id.Header[name] = values
+		header[name] = values
 	}
+	id.Header = header
 	id.Proof += "; " + other.Proof
 }
 
@@ -63,9 +64,7 @@ func merge(first, second policy.Claims) policy.Claims {
 	}
 	all := make(policy.Claims, len(first)+len(second))
 	for _, c := range []policy.Claims{second, first} {
-		for name, value := range c {
-			all[name] = value
-		}
+		maps.Copy(all, c)
 	}
 	return all
 }

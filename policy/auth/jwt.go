@@ -216,7 +216,7 @@ func (r *tokenReader) verify(ctx context.Context, token *jwt.JSONWebToken, where
 		if token.UnsafeClaimsWithoutVerification(&payload) != nil {
 			return nil, deny(reasonInvalid, "the token in %s holds no JSON", where)
 		}
-		return payload, &Unasked{fmt.Sprintf("the signature is not checked, as that takes the keys from %s; all else is in order", r.options.JWKSURL)}
+		return payload, &Unasked{text: "the signature is not checked, as that takes the keys from " + r.options.JWKSURL + "; all else is in order"}
 	}
 	by := func(k key) bool { return token.Claims(k.key, &payload) == nil }
 	err = r.keys.find(ctx, func(keys []key) bool {

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -217,8 +218,11 @@ func (p place) put(f *policy.Facts, token string) {
 	r := f.Request
 	switch p.kind {
 	case inHeader:
-		if p.scheme != "" {
+		switch p.scheme {
+		case "bearer":
 			token = "Bearer " + token
+		case "basic":
+			token = "Basic " + base64.StdEncoding.EncodeToString([]byte(token))
 		}
 		r.Header[p.name] = []string{token}
 	case inCookie:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"time"
@@ -70,6 +71,9 @@ func (w *way) check(ctx context.Context, a *ask) (*Identity, error) {
 	id, err := w.authenticator.check(ctx, a)
 	if denied, ok := errors.AsType[*Denied](err); ok {
 		copied := *denied
+		if challenge := w.challenge(denied); challenge != "" {
+			copied.Header = http.Header{"Www-Authenticate": {challenge}}
+		}
 		copied.Err = fmt.Errorf("%s: %w", w.name, denied.Err)
 		return nil, &copied
 	}
@@ -86,6 +90,17 @@ func (w *way) check(ctx context.Context, a *ask) (*Identity, error) {
 		id.Rechecks[i].Code = id.Code
 	}
 	return id, err
+}
+
+// challenge tells a client that was refused for its token how to bring one (RFC 6750, section 3).
+func (w *way) challenge(d *Denied) string {
+	switch {
+	case d.Status != http.StatusUnauthorized || d.Header != nil || w.options.JWT == nil && w.options.APIKey == nil:
+		return ""
+	case d.Reason == reasonMissing:
+		return `Bearer realm="bridgehead"`
+	}
+	return `Bearer realm="bridgehead", error="invalid_token"`
 }
 
 // Known are what is kept of an identity while its socket is open: what backends are told, and by what the API finds it.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
@@ -59,11 +60,24 @@ func addresses(from, to netip.AddrPort) (proxyproto.AddressFamilyAndProtocol, ne
 	return family, net.TCPAddrFromAddrPort(from), net.TCPAddrFromAddrPort(to)
 }
 
+// Types of our own, of those that the protocol leaves to applications: who the client is, as the route's authenticators say.
+const (
+	tlvUser   = proxyproto.PP2_TYPE_MIN_CUSTOM + 1 // 0xE1, its name
+	tlvClaims = proxyproto.PP2_TYPE_MIN_CUSTOM + 2 // 0xE2, a JSON object
+)
+
 // tlvs say more of the connection than its addresses (section 2.2.1 and following).
 func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 	all := []proxyproto.TLV{
 		{Type: proxyproto.PP2_TYPE_AUTHORITY, Value: []byte(routes.Hostname(h.Request.Host))},
 		{Type: proxyproto.PP2_TYPE_UNIQUE_ID, Value: []byte(h.ConnID)},
+	}
+	if h.User != "" {
+		all = append(all, proxyproto.TLV{Type: tlvUser, Value: []byte(h.User)})
+	}
+	if len(h.Told) > 0 {
+		claims, _ := json.Marshal(h.Told) // which was read from JSON
+		all = append(all, proxyproto.TLV{Type: tlvClaims, Value: claims})
 	}
 	if !h.TLS {
 		return all

@@ -27,8 +27,8 @@ type place struct {
 
 // parsePlace reads a place.
 func parsePlace(text string) (place, error) {
-	kind, name, _ := strings.Cut(text, ".")
-	if _, err := policy.ParseValue(text); err != nil || !slices.Contains([]string{inHeader, inCookie, inQuery, inSubprotocol}, kind) {
+	kind, name, dotted := strings.Cut(text, ".")
+	if _, err := policy.ParseValue(text); err != nil || !dotted || !slices.Contains([]string{inHeader, inCookie, inQuery, inSubprotocol}, kind) {
 		return place{}, fmt.Errorf("%q is no place for a token: write header.authorization, header.NAME, cookie.NAME, query.NAME or "+
 			"subprotocol.bearer", text)
 	}

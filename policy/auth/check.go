@@ -113,8 +113,10 @@ func (c *Checker) identify(ctx context.Context, a *ask) (*Identity, error) {
 }
 
 // worse tells whether of two refusals the second to come says more: what is wrong with a token, rather than that there is none.
-func worse(err, than error) bool {
-	denied, ok := errors.AsType[*Denied](than)
+func worse(err, than error) bool { return isMissing(than) && !isMissing(err) }
+
+func isMissing(err error) bool {
+	denied, ok := errors.AsType[*Denied](err)
 	return ok && denied.Reason == reasonMissing
 }
 

@@ -104,7 +104,7 @@ func TestMistakesInOptions(t *testing.T) {
 		"auth.any[1]: none lets everybody in":             (&Use{Any: []string{"a", "none"}}).Validate,
 		`auth["claim.x"]: allows no value`:                Requirement{"claim.x": nil}.Validate,
 		`auth["header.x"]: "header.x" is nothing to`:      Requirement{"header.x": {"a"}}.Validate,
-		`auth.user[0]: "{a": a { is not closed`:        Requirement{"user": {"{a"}}.Validate,
+		`auth.user[0]: "{a": a { is not closed`:           Requirement{"user": {"{a"}}.Validate,
 		"auth: knows nobody: give it one of jwt, forward": (&Options{OnExpiry: "close", CloseCode: 4401}).Validate,
 		"auth.close_code: 1000: write 1008":               (&Options{MTLS: &MTLS{"cn"}, OnExpiry: "close", CloseCode: 1000}).Validate,
 		"auth.on_expiry: must be close or keep":           (&Options{MTLS: &MTLS{"cn"}, OnExpiry: "stay", CloseCode: 1008}).Validate,

@@ -22,6 +22,9 @@ func newAuth() *cobra.Command {
 		Short: "Make keys, lines for password files, and signed links",
 		Long: `Make what authenticators ask for: keys and the lines of their file (api_key), lines of a password file (basic), and links that are
 good for some time (signed_url). Nothing is written but what is printed.`,
+		Example: `  bridgehead auth key ci
+  bridgehead auth password ann >>htpasswd
+  bridgehead auth sign wss://chat.example.com/rooms/5 --user ann --for 10m`,
 		Args: knownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -57,7 +60,7 @@ func newAuthPassword() *cobra.Command {
 		Short: "Print the line of a password file for a password from standard input",
 		Long: `Print the line that belongs into the file of a basic authenticator, with the bcrypt hash of the password in the first line of
 standard input. "htpasswd -nB USER" prints such lines too.`,
-		Example: "  pass show chat/ann | bridgehead auth password ann >>htpasswd",
+		Example: "  bridgehead auth password ann >>htpasswd      and type the password, or pipe it in",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			user, err := oneArgument(cmd, args, "a user, as in: bridgehead auth password ann")
 			if err != nil {

@@ -13,16 +13,19 @@ import (
 	"bridgehead/ws"
 )
 
-// authenticate finds out who the client is, if the route asks for it. noCookies tells why its cookies do not count, if so. From then on
+// authenticate finds out who the client is, if the route asks for it. vouch tells why its cookies do not count, if so. From then on
 // the handshake has no tokens. A panic is this client's 500.
-func (t *terms) authenticate(ctx context.Context, h *Handshake, noCookies error) (err error) {
+func (t *terms) authenticate(ctx context.Context, h *Handshake, vouch func(*http.Request) error) (err error) {
+	if t.Auth == nil {
+		return nil
+	}
 	defer func() {
 		if v := recover(); v != nil {
 			h.Log.Error("panic while authenticating", "panic", v, "stack", string(debug.Stack()))
 			err = &Refusal{Status: http.StatusInternalServerError, Reason: "internal", Err: fmt.Errorf("panic: %v", v)}
 		}
 	}()
-	h.Identity, err = t.Auth.Admit(ctx, &h.Facts, noCookies)
+	h.Identity, err = t.Auth.Admit(ctx, &h.Facts, vouch(h.Request))
 	h.Offer.Subprotocols = h.Subprotocols
 	return err
 }

@@ -59,7 +59,7 @@ func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) er
 		return unavailable("draining")
 	}
 	defer p.Hub.Leave()
-	if err := t.authenticate(h.Request.Context(), h, vouch(t.origins, h.Request)); err != nil {
+	if err := t.authenticate(h.Request.Context(), h, t.vouch); err != nil {
 		return err
 	}
 	out.cookies(h.Identity)
@@ -103,6 +103,8 @@ func vouch(origins *policy.Origins, r *http.Request) error {
 	}
 	return origins.Vouch(r)
 }
+
+func (t *terms) vouch(r *http.Request) error { return vouch(t.origins, r) }
 
 func noReading(err error) *Refusal {
 	return &Refusal{Status: http.StatusForbidden, Reason: "origin", Err: err, Body: []byte("this page may not send requests here\n")}

@@ -42,7 +42,7 @@ func (p *Proxy) Explain(r *http.Request) []Verdict {
 	h.ConnID = unborn
 	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, r)}
 	verdicts = append(verdicts, t.explainLimits(h, false)...)
-	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch(r)))
+	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch))
 	verdicts = append(verdicts, t.explainLimits(h, true)...)
 	verdicts = append(verdicts, p.explainCapacity())
 	return append(verdicts, t.explainBackend(h))
@@ -66,8 +66,8 @@ func present(c *auth.Checker, r *http.Request, token string) bool {
 func (p *Proxy) Secrets() []string { return p.terms.Load().Auth.Secrets() }
 
 // explainAuth finds out who the client is. From then on the handshake has no tokens, also if it is not let in.
-func (t *terms) explainAuth(h *Handshake, noCookies error) Verdict {
-	err := t.authenticate(h.Request.Context(), h, noCookies)
+func (t *terms) explainAuth(h *Handshake, vouch func(*http.Request) error) Verdict {
+	err := t.authenticate(h.Request.Context(), h, vouch)
 	if h.Identity == nil {
 		t.Auth.Strip(&h.Facts)
 		h.Offer.Subprotocols = h.Subprotocols
@@ -126,7 +126,7 @@ func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict
 	}
 	return []Verdict{
 		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page,
-		t.explainAuth(h, vouch(t.origins, r)), planned(rs.Plan(h)),
+		t.explainAuth(h, t.vouch), planned(rs.Plan(h)),
 	}
 }
 

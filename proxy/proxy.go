@@ -134,7 +134,7 @@ func (p *Proxy) admit(ctx context.Context, t *terms, h *Handshake, now time.Time
 		return place{}, err
 	}
 	pl := place{grant: grant}
-	err = t.authenticate(ctx, h, t.origins.Vouch(h.Request))
+	err = t.authenticate(ctx, h, t.origins.Vouch)
 	if err == nil {
 		err = t.limiter.Identify(grant, &h.Facts, now)
 	}
@@ -187,7 +187,7 @@ func (p *Proxy) open(ctx context.Context, bridge Bridge, h *Handshake) (session 
 // cloneFacts keeps what outlives the request, without the memory of the request.
 func cloneFacts(f policy.Facts) policy.Facts {
 	f.Request = nil
-	f.User, f.Claims = strings.Clone(f.User), auth.Known(&f)
+	f.User, f.Claims, f.Told = strings.Clone(f.User), auth.Known(&f), nil
 	f.Subprotocols = slices.Clone(f.Subprotocols)
 	for i, s := range f.Subprotocols {
 		f.Subprotocols[i] = strings.Clone(s)

@@ -44,6 +44,8 @@ const (
 	longestPassword = 72
 	// costliest is the highest cost of a hash that is taken: a second of a processor, about.
 	costliest = 14
+	// longestQueue is how long a client waits for its turn.
+	longestQueue = 5 * time.Second
 	// provenFor is how long a password that was right need not be hashed again.
 	provenFor = time.Minute
 )
@@ -111,6 +113,8 @@ func (d *doorkeeper) compare(ctx context.Context, hash string, known bool, passw
 		defer func() { <-d.atOnce }()
 	case <-ctx.Done():
 		return false, ctx.Err()
+	case <-time.After(longestQueue):
+		return false, unavailable(http.StatusServiceUnavailable, "too many passwords wait to be checked: for more than %s", longestQueue)
 	}
 	against := []byte(hash)
 	if !known {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -85,6 +86,9 @@ func (c *Config) complete(lookupEnv func(string) (string, bool)) {
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		r.Name = cmp.Or(r.Name, r.Host+r.Path, "*")
+		if r.Auth.IsNone() && !c.Defaults.Auth.IsNone() && reflect.DeepEqual(r.Require, c.Defaults.Require) {
+			r.Require = nil // everybody may come in here, in spite of what is required elsewhere
+		}
 	}
 }
 

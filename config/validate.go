@@ -93,9 +93,7 @@ func (c *Config) validateRoutes(at yamlpos.Path, p *yamlpos.Problems) {
 		c.validateRouteListeners(r, at.Key("listeners"), p)
 		c.validateTargets(r, at, p)
 		c.validateAuth(&r.Options, at, p)
-		// A route may say that everybody may come in, in spite of what the defaults require.
-		opened := p.Given(at.Key("auth")) && !p.Given(at.Key("require"))
-		if len(r.Require) > 0 && r.Auth.IsNone() && !opened {
+		if len(r.Require) > 0 && r.Auth.IsNone() {
 			p.Add(at.Key("require"), "needs auth: nobody is known here, and so nobody could come in; name an authenticator")
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -157,9 +158,7 @@ func (c *Checker) strip(f *policy.Facts, id *Identity) {
 			releaseHeader(f.Request.Header, name)
 		}
 	}
-	for name, values := range id.Header {
-		f.Request.Header[name] = values
-	}
+	maps.Copy(f.Request.Header, id.Header)
 }
 
 // marker is that of a token among the subprotocols.

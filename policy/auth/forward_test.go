@@ -84,7 +84,7 @@ func TestAnEndpointLetsIn(t *testing.T) {
 	}
 	// The upstream sees the endpoint's word alone: no spelling of the client's, and none that its Connection header deletes.
 	h := f.Request.Header
-	if h.Get("X-User") != "ann" || h["X_user"] != nil || h["X-Role"] != nil || h["x.role"] != nil || strings.Contains(strings.ToLower(h.Get("Connection")), "x") {
+	if h.Get("X-User") != "ann" || h["X_user"] != nil || h["X-Role"] != nil || h[strings.ToLower("X.Role")] != nil || strings.Contains(strings.ToLower(h.Get("Connection")), "x") {
 		t.Errorf("the upstream sees %v", h)
 	}
 }
@@ -115,13 +115,13 @@ func TestAnEndpointThatDoesNotLetIn(t *testing.T) {
 	}{
 		"no": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Www-Authenticate", "X y")
-			http.Error(w, "go away", 401)
+			http.Error(w, "go away", http.StatusUnauthorized)
 		},
 			401, reasonRefused, "go away\n", "Www-Authenticate: X y"},
 		"forbidden": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(403) }, 403, reasonRefused, "", ""},
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
 			http.SetCookie(w, &http.Cookie{Name: "state", Value: "1"})
-			http.Redirect(w, r, "https://id.example.com/login", 302)
+			http.Redirect(w, r, "https://id.example.com/login", http.StatusFound)
 		}, 302, reasonRefused, `<a href="https://id.example.com/login">Found</a>.` + "\n\n", "Location: https://id.example.com/login"},
 		"too many":           {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Retry-After", "7"); w.WriteHeader(429) }, 429, reasonRefused, "", "Retry-After: 7"},
 		"other headers stay": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Server", "x"); w.WriteHeader(403) }, 403, reasonRefused, "", "Server: "},

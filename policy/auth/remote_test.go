@@ -299,7 +299,7 @@ func TestAnswersThatAreNoKeys(t *testing.T) {
 		want   string
 	}{
 		"redirect": {func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, "https://elsewhere.example/keys", 302)
+			http.Redirect(w, r, "https://elsewhere.example/keys", http.StatusFound)
 		},
 			`redirected to "https://elsewhere.example/keys": set jwks_url`},
 		"missing": {http.NotFound, "answered 404"},

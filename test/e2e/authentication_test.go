@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -40,9 +41,7 @@ func signedToken(t *testing.T, claims map[string]any) string {
 func tokenFor(t *testing.T, user string, more map[string]any) string {
 	t.Helper()
 	claims := map[string]any{"sub": user, "exp": time.Now().Add(time.Hour).Unix()}
-	for name, value := range more {
-		claims[name] = value
-	}
+	maps.Copy(claims, more)
 	return signedToken(t, claims)
 }
 
@@ -291,9 +290,7 @@ routes:
 		if err != nil {
 			t.Fatal(err)
 		}
-		for name, values := range header {
-			r.Header[name] = values
-		}
+		maps.Copy(r.Header, header)
 		resp, err := http.DefaultTransport.RoundTrip(r)
 		if err != nil {
 			t.Fatal(err)

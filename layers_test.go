@@ -26,7 +26,7 @@ config
 admin
 proxy/relay proxy/stream proxy/webhook proxy/files
 proxy proxy/upstream
-proxy/pump
+proxy/pump policy/auth
 policy tls hub
 ws routes
 internal/*
@@ -35,12 +35,14 @@ internal/*
 // homes are the packages that may import a third-party module; no other may, and no other module is imported at all.
 var homes = map[string][]string{
 	"github.com/caddyserver/certmagic": {"tls"},
+	"github.com/go-jose/go-jose/v4":    {"policy/auth"},
 	"github.com/fsnotify/fsnotify":     {"internal/watch"},
 	"github.com/gorilla/websocket":     {"proxy/pump", "cmd/bridgehead/connect", "cmd/bridgehead/demo"},
 	"github.com/pires/go-proxyproto":   {"internal/proxyproto"},
 	"github.com/prometheus":            {"internal/metrics"},
 	"github.com/spf13/cobra":           {"cmd/bridgehead"},
 	"github.com/standard-webhooks":     {"proxy/webhook", "cmd/bridgehead/demo"},
+	"golang.org/x/crypto":              {"policy/auth"},
 	"golang.org/x/time":                {"policy"},
 	"gopkg.in/yaml.v3":                 {"internal/yamlpos"},
 }

@@ -59,6 +59,7 @@ func (a *API) applicationCalls() []call {
 	return []call{
 		{"POST", "/v1/send", rolePush, "send a message to a socket, or to all of a route", a.send},
 		{"GET", "/v1/connections", roleRead, "the open sockets: ?route=, user=, limit=, cursor=", a.list},
+		{"POST", "/v1/connections/close", roleClose, "end the sockets of a user, subject, jti, route or address", a.endAll},
 		{"GET", "/v1/connections/{id}", roleRead, "one socket", a.show},
 		{"DELETE", "/v1/connections/{id}", roleClose, "end a socket: ?code=, reason=", a.end},
 	}

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"net/http"
+	"net/netip"
 	"strconv"
 
 	"bridgehead/hub"
@@ -88,6 +89,98 @@ func (a *API) end(w http.ResponseWriter, r *http.Request, by *caller) error {
 	return answer(w, http.StatusAccepted, info)
 }
 
+// A selection is whose sockets a call ends: all that is given has to be theirs.
+type selection struct {
+	user, subject, jti, route *string
+	address                   netip.Prefix // the zero Prefix is everywhere
+}
+
+// selects tells whether a socket is one of them.
+func (s *selection) selects(info hub.Info) bool {
+	for _, m := range []struct {
+		want *string
+		have any
+	}{{s.user, info.User}, {s.subject, info.Claims["sub"]}, {s.jti, info.Claims["jti"]}, {s.route, info.Route}} {
+		if m.want != nil && m.have != *m.want {
+			return false
+		}
+	}
+	if !s.address.IsValid() {
+		return true
+	}
+	addr, err := netip.ParseAddr(info.Client)
+	return err == nil && s.address.Contains(addr.Unmap().WithZone(""))
+}
+
+// endAll serves POST /v1/connections/close. It answers when the ends have begun, with their number.
+func (a *API) endAll(w http.ResponseWriter, r *http.Request, by *caller) error {
+	if _, err := readQuery(r); err != nil {
+		return err
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return err
+	}
+	s, cause, err := readSelection(body)
+	if err != nil {
+		return err
+	}
+	ended := 0
+	for _, c := range a.Hub.All() {
+		if s.selects(c.Info()) {
+			c.End(cause)
+			ended++
+		}
+	}
+	a.Log.Info("connections closed by API", "token", by.name, "sockets", ended, "code", cause.Code, "reason", cause.Reason)
+	return answer(w, http.StatusAccepted, map[string]int{"matched": ended})
+}
+
+// readSelection reads which sockets are meant, and what they are told. None means none: nobody ends all by a slip.
+func readSelection(body []byte) (*selection, ws.Cause, error) {
+	s := new(selection)
+	var address, reason *string
+	var code *int
+	known := members{
+		"user": &s.user, "subject": &s.subject, "jti": &s.jti, "route": &s.route, "address": &address, "code": &code, "reason": &reason,
+	}
+	if err := known.decode(body, "the body"); err != nil {
+		return nil, ws.Cause{}, err
+	}
+	if address != nil {
+		var err error
+		if s.address, err = parseClients(*address); err != nil {
+			return nil, ws.Cause{}, err
+		}
+	}
+	if s.user == nil && s.subject == nil && s.jti == nil && s.route == nil && address == nil {
+		return nil, ws.Cause{}, refuse(http.StatusBadRequest, "whose sockets? give one or more of user, subject, jti, route and address")
+	}
+	for name, text := range map[string]*string{"user": s.user, "subject": s.subject, "jti": s.jti, "route": s.route} {
+		if text != nil && *text == "" { // those without a user are not one user's
+			return nil, ws.Cause{}, refuse(http.StatusBadRequest, "the member %q is empty", name)
+		}
+	}
+	cause, err := causeOf(code, reason)
+	return s, cause, err
+}
+
+// parseClients reads an address or a CIDR.
+func parseClients(text string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		addr = addr.Unmap().WithZone("")
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return prefix, refuse(http.StatusBadRequest, "address %q: write an IP address, or a CIDR such as 203.0.113.0/24", text)
+	}
+	if addr := prefix.Addr(); addr.Is4In6() && prefix.Bits() >= 96 {
+		prefix = netip.PrefixFrom(addr.Unmap(), prefix.Bits()-96)
+	}
+	return prefix.Masked(), nil
+}
+
 func (a *API) find(id string) (hub.Conn, error) {
 	c, ok := a.Hub.Get(id)
 	if !ok {
@@ -137,6 +230,11 @@ func causeFromBody(body []byte) (ws.Cause, error) {
 	if err := (members{"code": &code, "reason": &reason}).decode(body, "the body"); err != nil {
 		return ws.Cause{}, err
 	}
+	return causeOf(code, reason)
+}
+
+// causeOf is the end that was asked for, with 1000 if no code was given.
+func causeOf(code *int, reason *string) (ws.Cause, error) {
 	number, text := int(ws.CodeNormal), ""
 	if code != nil {
 		number = *code

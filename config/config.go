@@ -14,6 +14,7 @@ import (
 	"bridgehead/admin"
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
 	certs "bridgehead/tls"
@@ -33,6 +34,8 @@ type Config struct {
 	Listeners []Listener `yaml:"listeners"`
 	// Groups of servers with a name, for `to` in every route. The name holds no `:` and no `/`.
 	Upstreams map[string]upstream.Options `yaml:"upstreams"`
+	// Ways to find out who a client is, each with a name for `auth` in routes.
+	Authenticators map[string]auth.Options `yaml:"authenticators"`
 	// What lies under every route, which may have each of these keys itself.
 	Defaults proxy.Options `yaml:"defaults"`
 	// Which requests lead where; the first route that matches a request serves it.

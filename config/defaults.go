@@ -4,11 +4,13 @@ import (
 	"cmp"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/relay"
 	"bridgehead/proxy/stream"
@@ -43,6 +45,20 @@ func (c *Config) preset(fresh any) {
 		*v = upstream.DefaultHealth()
 	case *upstream.Server:
 		*v = upstream.DefaultServer()
+	case *auth.Options:
+		*v = auth.DefaultOptions()
+	case *auth.JWT:
+		*v = auth.DefaultJWT()
+	case *auth.Forward:
+		*v = auth.DefaultForward()
+	case *auth.APIKey:
+		*v = auth.DefaultAPIKey()
+	case *auth.Basic:
+		*v = auth.DefaultBasic()
+	case *auth.SignedURL:
+		*v = auth.DefaultSignedURL()
+	case *auth.MTLS:
+		*v = auth.DefaultMTLS()
 	case *policy.Rule:
 		v.OnExceed = policy.Throttle
 	case *relay.Options:
@@ -74,6 +90,9 @@ func (c *Config) complete(lookupEnv func(string) (string, bool)) {
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		r.Name = cmp.Or(r.Name, r.Host+r.Path, "*")
+		if r.Auth.IsNone() && !c.Defaults.Auth.IsNone() && reflect.DeepEqual(r.Require, c.Defaults.Require) {
+			r.Require = nil // everybody may come in here, in spite of what is required elsewhere
+		}
 	}
 }
 

@@ -29,6 +29,11 @@ func (c *Config) resolve() {
 		}
 		c.Upstreams[name] = u
 	}
+	for _, a := range c.Authenticators {
+		for _, file := range a.Files() {
+			c.path(file)
+		}
+	}
 	for i := range c.Routes {
 		r := &c.Routes[i]
 		for _, b := range r.bridges() {

@@ -8,6 +8,7 @@ import (
 
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/files"
 	"bridgehead/proxy/relay"
@@ -120,6 +121,9 @@ func (r *Route) validateCaptures(at yamlpos.Path, p *yamlpos.Problems, known []s
 		if v, err := policy.ParseValue(rule.Per); err == nil && v.Capture() != "" {
 			r.checkCaptures(at.Key("limits").Index(i).Key("per"), p, known, v.Capture())
 		}
+	}
+	for name, texts := range r.Require {
+		r.checkCaptures(at.Key("require").Key(name), p, known, auth.Requirement{name: texts}.Captures()...)
 	}
 	for _, b := range r.bridges() {
 		r.checkCaptures(at.Key(b.key).Key("to"), p, known, b.targets().Captures()...)

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"bridgehead/internal/yamlpos"
+	"bridgehead/policy/auth"
+	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
 )
 
@@ -33,7 +35,9 @@ func (c *Config) validate(p *yamlpos.Problems) {
 	if c.Push != nil {
 		c.Push.Validate(root.Key("push"), p)
 	}
+	c.validateAuthenticators(root.Key("authenticators"), p)
 	c.Defaults.Validate(root.Key("defaults"), p)
+	c.validateAuth(&c.Defaults, root.Key("defaults"), p)
 	c.validateListeners(root.Key("listeners"), p)
 	c.validateUpstreams(root.Key("upstreams"), p)
 	c.validateRoutes(root.Key("routes"), p)
@@ -107,6 +111,30 @@ func (c *Config) validateRoutes(at yamlpos.Path, p *yamlpos.Problems) {
 		names.add(at.Key("name"), p, r.Name)
 		c.validateRouteListeners(r, at.Key("listeners"), p)
 		c.validateTargets(r, at, p)
+		c.validateAuth(&r.Options, at, p)
+		if len(r.Require) > 0 && r.Auth.IsNone() {
+			p.Add(at.Key("require"), "needs auth: nobody is known here, and so nobody could come in; name an authenticator")
+		}
+	}
+}
+
+func (c *Config) validateAuthenticators(at yamlpos.Path, p *yamlpos.Problems) {
+	for _, name := range slices.Sorted(maps.Keys(c.Authenticators)) {
+		a := c.Authenticators[name]
+		a.Validate(at.Key(name), p)
+		if err := auth.CheckName(name); err != nil {
+			p.Add(at.Key(name), "%v", err)
+		}
+	}
+}
+
+// validateAuth reports names of authenticators that are not there.
+func (c *Config) validateAuth(o *proxy.Options, at yamlpos.Path, p *yamlpos.Problems) {
+	for _, name := range o.Auth.Names() {
+		if _, known := c.Authenticators[name]; !known {
+			known := slices.Sorted(maps.Keys(c.Authenticators))
+			p.Add(at.Key("auth"), "%s", missing("authenticator", name, known, "add it under authenticators or, to let everybody in, write none"))
+		}
 	}
 }
 

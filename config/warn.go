@@ -15,6 +15,7 @@ func (c *Config) warn(p *yamlpos.Problems) {
 	c.warnDefaultSNI(root.Key("certificates").Key("default_sni"), p)
 	c.warnListeners(root.Key("listeners"), p)
 	c.warnUpstreams(root.Key("upstreams"), p)
+	c.warnAuthenticators(root.Key("authenticators"), p)
 	for i, r := range c.Routes {
 		at := root.Key("routes").Index(i)
 		p.Inherit(at, root.Key("defaults"))
@@ -71,6 +72,28 @@ func (c *Config) warnUpstreams(at yamlpos.Path, p *yamlpos.Problems) {
 			p.Add(at.Key(name).Key("tls").Key("insecure"), "the servers' certificates are NOT VERIFIED: anyone on the way can read and "+
 				"change everything, and pass for the server; name the authority that signed them in tls.ca instead")
 		}
+	}
+}
+
+func (c *Config) warnAuthenticators(at yamlpos.Path, p *yamlpos.Problems) {
+	used := map[string]bool{}
+	for i := range c.Routes {
+		for _, name := range c.Routes[i].Auth.Names() {
+			used[name] = true
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Authenticators)) {
+		a := c.Authenticators[name]
+		if !used[name] {
+			p.Add(at.Key(name), "no route asks for it: name it in the `auth` of one, or remove it")
+		}
+		a.Warnings(func(key, format string, args ...any) {
+			at := at.Key(name)
+			for part := range strings.SplitSeq(key, ".") {
+				at = at.Key(part)
+			}
+			p.Add(at, format, args...)
+		})
 	}
 }
 

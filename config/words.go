@@ -16,6 +16,9 @@ var borrowed = map[string]string{
 
 	"https": "tls", "ssl": "tls", "secure": "tls", "certfile": "cert", "keyfile": "key",
 	"sslcertificate": "cert", "sslcertificatekey": "key", "insecureskipverify": "insecure", "acme": "certificates",
+	"authentication": "auth", "authenticator": "auth", "authorization": "auth", "authrequest": "forward", "forwardauth": "forward",
+	"apikeys": "api_key", "basicauth": "basic", "authbasic": "basic", "jwksuri": "jwks_url", "jwks": "jwks_url", "aud": "audience", "iss": "issuer",
+
 	"allowedorigins": "origins", "alloworigin": "origins", "cors": "origins",
 	"maxconn": "max_connections", "ratelimit": "limits", "limitreq": "limits", "limitconn": "limits", "requestheaders": "headers",
 	"proxysetheader": "headers", "setrealipfrom": "trusted_proxies", "trustedips": "trusted_proxies", "realip": "trusted_proxies",

@@ -39,6 +39,7 @@ type Info struct {
 	User        string          `json:"user,omitempty"`
 	Certificate string          `json:"certificate,omitempty"` // the subject of the client's own
 	Subprotocol string          `json:"subprotocol,omitempty"`
+	Claims      map[string]any  `json:"claims,omitempty"` // sub and jti of a token, and what backends are told; not to be changed
 	ConnectedAt time.Time       `json:"connected_at"`
 	MessagesIn  int64           `json:"messages_in"`
 	MessagesOut int64           `json:"messages_out"`

@@ -32,6 +32,7 @@ func (o *Origins) Reason(r *http.Request) (string, error) {
 // A Count tells what one rule of a Limiter makes of a client.
 type Count struct {
 	Rule Rule
+	Late bool   // it counts only when it is known who the client is
 	Key  string // what the client is counted by, as people read it; "" if it is not counted
 	Why  string // it is not counted; "" if it is
 }
@@ -44,7 +45,7 @@ func (l *Limiter) Counts(f *Facts) []Count {
 	counts := make([]Count, len(l.rules))
 	for i := range l.rules {
 		rule := &l.rules[i]
-		counts[i].Rule = rule.Rule
+		counts[i].Rule, counts[i].Late = rule.Rule, rule.value.OfIdentity()
 		if key, ok := rule.key(f); ok {
 			counts[i].Key = rule.legible(key, f)
 		} else {

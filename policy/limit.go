@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -66,13 +67,13 @@ func (l *Limiter) Apply() {
 	}
 }
 
-// Admit counts one more socket by all rules or by none; then the error is an [*Exceeded]. The socket's end is told by
-// [Grant.Release].
+// Admit counts one more socket by all rules or by none, but for those that count by who the client is: that is not known yet, and
+// they have their turn in Identify. The error is an [*Exceeded]. The socket's end is told by [Grant.Release].
 func (l *Limiter) Admit(f *Facts, now time.Time) (*Grant, error) {
 	if l == nil {
 		return nil, nil
 	}
-	accounts, exceeded := l.store.admit(l.claims(f), now)
+	accounts, exceeded := l.store.admit(l.claims(f, false), now)
 	if exceeded != nil {
 		exceeded.Hint = hint(exceeded, f)
 		return nil, exceeded
@@ -80,6 +81,25 @@ func (l *Limiter) Admit(f *Facts, now time.Time) (*Grant, error) {
 	g := &Grant{store: l.store}
 	g.accounts.Store(&accounts)
 	return g, nil
+}
+
+// Identify counts an admitted socket also by the rules of user and claims, by all or by none. f knows by now who the client is. The
+// error is an [*Exceeded], and the grant is then what it was before.
+func (l *Limiter) Identify(g *Grant, f *Facts, now time.Time) error {
+	if l == nil || g == nil {
+		return nil
+	}
+	claims := l.claims(f, true)
+	if len(claims) == 0 {
+		return nil
+	}
+	accounts, exceeded := l.store.admit(claims, now)
+	if exceeded != nil {
+		return exceeded
+	}
+	all := slices.Concat(*g.accounts.Load(), accounts) // nobody else holds the grant of a socket that is not open
+	g.accounts.Store(&all)
+	return nil
 }
 
 // Hold makes an open socket obey these rules in place of those it was admitted by; it counts by all that count it, even beyond what
@@ -90,9 +110,12 @@ func (l *Limiter) Hold(g *Grant, f *Facts, now time.Time) {
 	}
 }
 
-// claims are what the rules count f by.
-func (l *Limiter) claims(f *Facts) (claims []claim) {
+// claims are what the rules count f by: those of its identity, or all others.
+func (l *Limiter) claims(f *Facts, ofIdentity bool) (claims []claim) {
 	for i := range l.rules {
+		if l.rules[i].value.OfIdentity() != ofIdentity {
+			continue
+		}
 		if key, ok := l.rules[i].key(f); ok {
 			claims = append(claims, claim{&l.rules[i], key})
 		}

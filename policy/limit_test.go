@@ -43,11 +43,24 @@ func from(addr string) *Facts {
 	return &Facts{Request: r, Client: netip.MustParseAddr(addr)}
 }
 
+// enter asks all rules: those of the address, and then those of who the client is.
+func enter(l *Limiter, f *Facts) (*Grant, error) {
+	g, err := l.Admit(f, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Identify(g, f, time.Now()); err != nil {
+		g.Release()
+		return nil, err
+	}
+	return g, nil
+}
+
 // admit puts the rules in force, and wants the client to be admitted.
 func admit(t testing.TB, l *Limiter, f *Facts) *Grant {
 	t.Helper()
 	l.Apply()
-	g, err := l.Admit(f, time.Now())
+	g, err := enter(l, f)
 	if err != nil {
 		t.Fatalf("%s: %v, want it to be admitted", f.Client, err)
 	}
@@ -57,7 +70,7 @@ func admit(t testing.TB, l *Limiter, f *Facts) *Grant {
 // refuse wants the client to be refused, for this key of the rule.
 func refuse(t testing.TB, l *Limiter, f *Facts, what string) *Exceeded {
 	t.Helper()
-	g, err := l.Admit(f, time.Now())
+	g, err := enter(l, f)
 	e, ok := errors.AsType[*Exceeded](err)
 	if !ok || g != nil || e.What != what {
 		t.Fatalf("%s: %v, %v; want it to be refused for %s", f.Client, g, err, what)
@@ -105,18 +118,18 @@ func TestAllRulesOrNone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		l := limiter(t, NewStore(100),
-			Rule{Per: "user", ConnectRate: rateOf(t, "2/h"), Connections: 2},
+			Rule{Per: "header.x-user", ConnectRate: rateOf(t, "2/h"), Connections: 2},
 			Rule{Per: "client.ip", Connections: 1})
 		ann := from("192.0.2.1")
-		ann.User = "ann"
+		ann.Request.Header.Set("X-User", "ann")
 		g := admit(t, l, ann)
 		for range 5 { // none of these counts for the user
 			refuse(t, l, ann, "connections")
 		}
 		g.Release()
 		admit(t, l, ann).Release()
-		if e := refuse(t, l, ann, "connect_rate"); e.Rule != "per user" {
-			t.Errorf("exceeded %s, want per user", e.Rule)
+		if e := refuse(t, l, ann, "connect_rate"); e.Rule != "per header.x-user" {
+			t.Errorf("exceeded %s, want per header.x-user", e.Rule)
 		}
 	})
 }

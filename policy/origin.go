@@ -88,6 +88,22 @@ func (o *Origins) Check(r *http.Request) error {
 	return &Forbidden{Origin: text, Hint: o.hint(got, r)}
 }
 
+// Vouch tells why a cookie of r does not count as its visitor's own: no Origin came that is allowed by name. A browser adds cookies
+// whichever page asks, so that `*` and `null`, behind which anybody may stand, allow a page without its visitor.
+func (o *Origins) Vouch(r *http.Request) error {
+	lines := r.Header["Origin"]
+	if len(lines) == 0 {
+		return errors.New("the request has no Origin header, which every browser sends")
+	}
+	if err := o.Check(r); err != nil {
+		return err
+	}
+	if got, err := parseOrigin(lines[0]); err == nil && (o.listed(got) || o.self && o.reaches(got, r.Host)) {
+		return nil
+	}
+	return fmt.Errorf("the origin %.300q is let in by * or null alone: list it under origins", lines[0])
+}
+
 // Any tells whether every page may.
 func (o *Origins) Any() bool { return o.any }
 

@@ -15,8 +15,8 @@ const (
 
 // A Rule bounds what clients with the same value of their handshake may open and send together. Zero numbers bound nothing.
 type Rule struct {
-	// The value of the handshake to count by, such as `client.ip`, `header.NAME`, `cookie.NAME`, `query.NAME`, or a capture of host
-	// or path. A client whose handshake lacks it is not counted. IPv6 clients are counted by their /64.
+	// The value of the handshake to count by, such as `client.ip`, `user`, `claim.NAME`, `header.NAME`, `cookie.NAME`, `query.NAME`,
+	// or a capture of host or path. A client whose handshake lacks it is not counted. IPv6 clients are counted by their /64.
 	Per string `yaml:"per"`
 	// The greatest number of sockets open at the same time; more are answered 429. 0 is no limit.
 	Connections int `yaml:"connections"`

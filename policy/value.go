@@ -15,13 +15,14 @@ import (
 
 // Facts are what is known of a client in its handshake: the material of values, limits and headers.
 type Facts struct {
-	Request      *http.Request     // with the captures of host and path as its path values; nil once the socket is open
-	ConnID       string            // the connection's id
-	Client       netip.Addr        // the true client: the peer, or what a trusted proxy said
-	TLS          bool              // the client's side is TLS, here or as a trusted proxy said
-	User         string            // "" until somebody knows
-	Claims       map[string]string // what a token said of the user
-	Subprotocols []string          // what the client offered, in its order
+	Request      *http.Request // with the captures of host and path as its path values; nil once the socket is open
+	ConnID       string        // the connection's id
+	Client       netip.Addr    // the true client: the peer, or what a trusted proxy said
+	TLS          bool          // the client's side is TLS, here or as a trusted proxy said
+	User         string        // "" until somebody knows
+	Claims       Claims        // what a token said of the user
+	Told         Claims        // those of them that backends are told
+	Subprotocols []string      // what the client offered, in its order
 
 	// Listener is the name of the one that the client came to, and Host what its Host header named, as routes compare it.
 	Listener, Host string
@@ -44,6 +45,7 @@ type source struct {
 	name  string
 	names *regexp.Regexp // what may follow the dot; nil: nothing does
 	asks  bool           // it looks into the request, which is gone once the socket is open
+	late  bool           // it is known only when the client has authenticated
 	get   func(f *Facts, name string) string
 }
 
@@ -56,17 +58,17 @@ var (
 
 // sources are the values of a handshake; any other identifier is a capture.
 var sources = []source{
-	{"client.ip", nil, false, func(f *Facts, _ string) string { return addrText(f.Client) }},
-	{"user", nil, false, func(f *Facts, _ string) string { return f.User }},
-	{"host", nil, true, func(f *Facts, _ string) string { return routes.Hostname(f.Request.Host) }},
-	{"conn.id", nil, false, func(f *Facts, _ string) string { return f.ConnID }},
-	{"cert", words, false, ofCertificate},
-	{"claim", words, false, func(f *Facts, name string) string { return f.Claims[name] }},
-	{"header", tokens, true, func(f *Facts, name string) string { return strings.Join(f.Request.Header.Values(name), ", ") }},
-	{"cookie", tokens, true, cookie},
-	{"query", words, true, func(f *Facts, name string) string { return f.Request.URL.Query().Get(name) }},
-	{"subprotocol", tokens, false, afterMarker},
-	{"proxy", headers, true, func(f *Facts, name string) string { return door.From(f.Request.Context()).Header().Value(name) }},
+	{"client.ip", nil, false, false, func(f *Facts, _ string) string { return addrText(f.Client) }},
+	{"user", nil, false, true, func(f *Facts, _ string) string { return f.User }},
+	{"host", nil, true, false, func(f *Facts, _ string) string { return routes.Hostname(f.Request.Host) }},
+	{"conn.id", nil, false, false, func(f *Facts, _ string) string { return f.ConnID }},
+	{"cert", words, false, false, ofCertificate},
+	{"claim", words, false, true, func(f *Facts, name string) string { return strings.Join(f.Claims.Texts(name), ",") }},
+	{"header", tokens, true, false, func(f *Facts, name string) string { return strings.Join(f.Request.Header.Values(name), ", ") }},
+	{"cookie", tokens, true, false, cookie},
+	{"query", words, true, false, func(f *Facts, name string) string { return f.Request.URL.Query().Get(name) }},
+	{"subprotocol", tokens, false, false, afterMarker},
+	{"proxy", headers, true, false, func(f *Facts, name string) string { return door.From(f.Request.Context()).Header().Value(name) }},
 }
 
 var capture = source{name: "capture", asks: true, get: func(f *Facts, name string) string { return f.Request.PathValue(name) }}
@@ -129,6 +131,17 @@ func (v Value) Of(f *Facts) (string, bool) {
 	}
 	s := v.source.get(f, v.name)
 	return s, s != ""
+}
+
+// OfIdentity tells whether the value is known only when the client has authenticated: its user or one of its claims.
+func (v Value) OfIdentity() bool { return v.source != nil && v.source.late }
+
+// Claim is the name of the claim that this value is, else "".
+func (v Value) Claim() string {
+	if v.source != nil && v.source.name == "claim" {
+		return v.name
+	}
+	return ""
 }
 
 // Capture is the name of the capture that this value is, else "".

@@ -17,7 +17,7 @@ func facts() *Facts {
 	r.Header = http.Header{"X-Tenant": {"acme"}, "X-Two": {"a", "b"}, "X-Empty": {""}, "Cookie": {"sid=c1; sid=c2"}}
 	return &Facts{
 		Request: r, ConnID: "c_1", Client: netip.MustParseAddr("::ffff:192.0.2.7"), User: "ann",
-		Claims: map[string]string{"tenant": "t1", "https://example.com/role": "boss"}, Subprotocols: []string{"bearer", "tok.en", "chat"},
+		Claims: Claims{"tenant": "t1", "https://example.com/role": "boss"}, Subprotocols: []string{"bearer", "tok.en", "chat"},
 	}
 }
 

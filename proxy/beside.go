@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/ws"
 )
 
@@ -57,6 +59,10 @@ func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) er
 		return unavailable("draining")
 	}
 	defer p.Hub.Leave()
+	if err := t.authenticate(h.Request.Context(), h, t.vouch); err != nil {
+		return err
+	}
+	out.cookies(h.Identity)
 	ctx, cancel := context.WithCancel(h.Request.Context())
 	defer cancel()
 	if p.Cut != nil {
@@ -77,15 +83,40 @@ func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) er
 // checkPage tells why the page behind a request may not send it. What only reads may come without an Origin, as pages and what they
 // are made of do.
 func (t *terms) checkPage(r *http.Request) error {
-	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
-	if reads && len(r.Header["Origin"]) == 0 {
+	if readsAlone(r) {
 		return nil
 	}
 	return t.origins.Check(r)
 }
 
+// readsAlone tells whether a request reads and has no Origin, as a page's own.
+func readsAlone(r *http.Request) bool {
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions
+	return reads && len(r.Header["Origin"]) == 0
+}
+
+// vouch tells why the cookies of a request do not count. They do for what only reads and comes without an Origin, as pages do: another
+// page can send such a request, but it cannot read the answer.
+func vouch(origins *policy.Origins, r *http.Request) error {
+	if readsAlone(r) {
+		return nil
+	}
+	return origins.Vouch(r)
+}
+
+func (t *terms) vouch(r *http.Request) error { return vouch(t.origins, r) }
+
 func noReading(err error) *Refusal {
 	return &Refusal{Status: http.StatusForbidden, Reason: "origin", Err: err, Body: []byte("this page may not send requests here\n")}
+}
+
+// cookies adds what the client's authentication has for it.
+func (a *answer) cookies(id *auth.Identity) {
+	if id != nil {
+		for _, line := range id.Cookies {
+			a.Header().Add("Set-Cookie", line)
+		}
+	}
 }
 
 // An answer is on its way to the client. A client that does not read for too long loses it.

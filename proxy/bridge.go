@@ -10,6 +10,7 @@ import (
 
 	"bridgehead/internal/metrics"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/ws"
 )
 
@@ -56,11 +57,12 @@ type Reporter interface{ Report(cause ws.Cause) }
 
 // A Handshake is a client's request for a socket, as a bridge sees it.
 type Handshake struct {
-	// Facts are what is known of the client. Facts.Request is valid until Open returns.
+	// Facts are what is known of the client. Facts.Request is valid until Open returns, and holds no token.
 	policy.Facts
 
 	Offer     ws.Offer
-	Forwarded bool // the peer is a trusted proxy: what it says in X-Forwarded-* and Forwarded is kept and added to
+	Identity  *auth.Identity // who the client is; nil if the route asks nobody
+	Forwarded bool           // the peer is a trusted proxy: what it says in X-Forwarded-* and Forwarded is kept and added to
 	Reply     Reply
 
 	Log     *slog.Logger // carries route, connection and client

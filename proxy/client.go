@@ -16,6 +16,7 @@ import (
 	"bridgehead/hub"
 	"bridgehead/internal/door"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy/pump"
 	"bridgehead/ws"
 )
@@ -25,16 +26,18 @@ import (
 type Client struct {
 	pump.Socket
 
-	proxy   *Proxy
-	terms   *terms       // those it was admitted under
-	facts   policy.Facts // without the request
-	session Session
-	place   place
-	pass    *door.Pass
-	chosen  string // subprotocol
-	since   time.Time
-	ending  pump.Signal // that End was called
-	gone    pump.Signal // that everything it held is given back
+	proxy    *Proxy
+	terms    *terms       // those it was admitted under
+	facts    policy.Facts // without the request
+	session  Session
+	place    place
+	pass     *door.Pass
+	identity *auth.Identity // until the traffic starts
+	vigil    *vigil         // from then on; nil: the client may stay
+	chosen   string         // subprotocol
+	since    time.Time
+	ending   pump.Signal // that End was called
+	gone     pump.Signal // that everything it held is given back
 
 	mu      sync.Mutex // guards the following
 	cause   *ws.Cause  // the first; nil while the socket lives
@@ -52,7 +55,7 @@ type Driver interface {
 
 func (p *Proxy) newClient(t *terms, h *Handshake, session Session, pl place) *Client {
 	c := &Client{
-		proxy: p, terms: t, facts: cloneFacts(h.Facts), session: session, place: pl,
+		proxy: p, terms: t, facts: cloneFacts(h.Facts), session: session, place: pl, identity: h.Identity,
 		chosen: strings.Clone(h.Reply.Subprotocol), since: time.Now(), state: h.Reply.State,
 	}
 	c.user = cmp.Or(strings.Clone(h.Reply.User), c.facts.User)
@@ -94,6 +97,8 @@ func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
 func (c *Client) run() {
 	c.proxy.Metrics.Opened()
 	c.Log.Info("open", c.who()...)
+	c.vigil = c.keepVigil(c.identity)
+	c.identity = nil
 	c.startSession()
 
 	c.mu.Lock()
@@ -157,6 +162,7 @@ func (c *Client) End(cause ws.Cause) {
 // finish closes both sides and gives everything back. It runs once, after the first cause and after Start.
 func (c *Client) finish() {
 	cause, lived := *c.cause, time.Since(c.since)
+	c.vigil.end()
 	c.closeSession(cause)
 	if c.Conn != nil { // an event loop may have it
 		c.Conn.Close() // which the session has done, unless it panicked
@@ -307,7 +313,7 @@ func (c *Client) SetState(state json.RawMessage) {
 func (c *Client) Info() hub.Info {
 	info := hub.Info{
 		ID: c.ID(), Route: c.proxy.Route, Kind: c.terms.Kind, Client: c.facts.Client.String(), User: c.User(),
-		Subprotocol: c.chosen, ConnectedAt: c.since.UTC(), State: c.State(),
+		Subprotocol: c.chosen, Claims: c.facts.Claims, ConnectedAt: c.since.UTC(), State: c.State(),
 	}
 	if cert := c.facts.Certificate(); cert != nil {
 		info.Certificate = cert.Subject.String()

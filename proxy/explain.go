@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 )
 
 // A Plan is what a bridge would do for a client if its backend agrees.
@@ -20,9 +21,10 @@ type Plan struct {
 
 // A Verdict is the answer to one of the questions that are asked of a handshake.
 type Verdict struct {
-	Subject string   // handshake, origin, limit, capacity or backend
+	Subject string   // handshake, origin, limit, auth, capacity or backend
 	Text    string   // what is so, or what is wrong and how to mend it
 	Refusal *Refusal // how the client is answered; nil: it passes
+	Unknown bool     // that cannot be told without asking others
 	Plan    *Plan    // of the backend
 }
 
@@ -39,9 +41,52 @@ func (p *Proxy) Explain(r *http.Request) []Verdict {
 	h, err := p.handshake(t, r)
 	h.ConnID = unborn
 	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, r)}
-	verdicts = append(verdicts, t.explainLimits(h)...)
+	verdicts = append(verdicts, t.explainLimits(h, false)...)
+	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch))
+	verdicts = append(verdicts, t.explainLimits(h, true)...)
 	verdicts = append(verdicts, p.explainCapacity())
 	return append(verdicts, t.explainBackend(h))
+}
+
+// Present writes a token into a request that is to be explained, as a client would. It is false if the route asks for none.
+func (p *Proxy) Present(r *http.Request, token string) bool {
+	return present(p.terms.Load().Auth, r, token)
+}
+
+func present(c *auth.Checker, r *http.Request, token string) bool {
+	f := policy.Facts{Request: r}
+	ok := c.Put(&f, token)
+	if len(f.Subprotocols) > 0 {
+		r.Header["Sec-Websocket-Protocol"] = append([]string{strings.Join(f.Subprotocols, ", ")}, r.Header["Sec-Websocket-Protocol"]...)
+	}
+	return ok
+}
+
+// Secrets are the names of the query parameters that nobody is to see.
+func (p *Proxy) Secrets() []string { return p.terms.Load().Auth.Secrets() }
+
+// explainAuth finds out who the client is. From then on the handshake has no tokens, also if it is not let in.
+func (t *terms) explainAuth(h *Handshake, vouch func(*http.Request) error) Verdict {
+	err := t.authenticate(h.Request.Context(), h, vouch)
+	if h.Identity == nil {
+		t.Auth.Strip(&h.Facts)
+		h.Offer.Subprotocols = h.Subprotocols
+	}
+	return known(t.Auth, h.Identity, err)
+}
+
+// known tells what the authenticators of a route make of a client.
+func known(asked *auth.Checker, id *auth.Identity, err error) Verdict {
+	if unasked, ok := errors.AsType[*auth.Unasked](err); ok {
+		return Verdict{Subject: "auth", Text: id.Proof + "; " + unasked.Error(), Unknown: true}
+	}
+	if asked == nil {
+		return Verdict{Subject: "auth", Text: "none: the route asks nobody who it is"}
+	}
+	if err == nil {
+		return Verdict{Subject: "auth", Text: id.Proof}
+	}
+	return verdict("auth", "", err)
 }
 
 // verdict is yes, for a reason, or a refusal.
@@ -80,16 +125,24 @@ func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict
 		page = p.explainOrigin(t, r)
 	}
 	return []Verdict{
-		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page, planned(rs.Plan(h)),
+		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page,
+		t.explainAuth(h, t.vouch), planned(rs.Plan(h)),
 	}
 }
 
-// explainLimits has one verdict per rule: the first client of a key is always let in.
-func (t *terms) explainLimits(h *Handshake) (verdicts []Verdict) {
-	for _, c := range t.limiter.Counts(&h.Facts) {
+// explainLimits has one verdict per rule: the first client of a key is always let in. Late rules are those by who the client is.
+func (t *terms) explainLimits(h *Handshake, late bool) (verdicts []Verdict) {
+	counts := t.limiter.Counts(&h.Facts)
+	for _, c := range counts {
+		if c.Late != late {
+			continue
+		}
+		if value, err := policy.ParseValue(c.Rule.Per); err == nil && c.Key != "" && t.Auth.Secret(value) {
+			c.Key = "***"
+		}
 		verdicts = append(verdicts, Verdict{Subject: "limit", Text: countText(c)})
 	}
-	if len(verdicts) == 0 {
+	if len(counts) == 0 && !late {
 		return []Verdict{{Subject: "limit", Text: "none"}}
 	}
 	return verdicts

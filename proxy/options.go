@@ -3,6 +3,7 @@ package proxy
 import (
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy/pump"
 )
 
@@ -13,6 +14,12 @@ type Options struct {
 	Origins []string `yaml:"origins"`
 	// Refuse clients that send no Origin header, which all browsers do and other clients need not.
 	RequireOrigin bool `yaml:"require_origin"`
+	// Who may come in: the name of an entry under `authenticators`, `{any: [..]}` of several names, `{all: [..]}`, or `none`, for
+	// everybody. It holds for requests beside the sockets and for files too.
+	Auth auth.Use `yaml:"auth,whole"`
+	// What those who come in have to be: `user` or `claim.NAME`, each with the values of which one has to be theirs. These may hold
+	// captures: `claim.tenant: "{tenant}"`.
+	Require auth.Requirement `yaml:"require"`
 	// What clients may open and send: a list of rules, all of which count.
 	Limits []policy.Rule `yaml:"limits"`
 	// The greatest number of open sockets on the route; more are answered 503. 0 is no limit.
@@ -33,6 +40,8 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 			p.Add(at.Key("origins").Index(i), "%v", err)
 		}
 	}
+	o.Auth.Validate(at.Key("auth"), p)
+	o.Require.Validate(at.Key("require"), p)
 	for i := range o.Limits {
 		o.Limits[i].Validate(at.Key("limits").Index(i), p)
 	}

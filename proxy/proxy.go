@@ -18,6 +18,7 @@ import (
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy/pump"
 	"bridgehead/routes"
 	"bridgehead/ws"
@@ -81,7 +82,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer p.Hub.Leave()
-	place, err := p.admit(t, h, began)
+	place, err := p.admit(r.Context(), t, h, began)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
 		return
@@ -92,6 +93,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.refuse(w, r, h.Log, err, began)
 		return
 	}
+	h.Reply.greet(h.Identity)
 	c := p.newClient(t, h, session, place)
 	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
 	p.enter(c)
@@ -138,7 +140,7 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(rand.Text()) }
 
 // admit asks the policies, the cheap ones first.
-func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (place, error) {
+func (p *Proxy) admit(ctx context.Context, t *terms, h *Handshake, now time.Time) (place, error) {
 	if err := t.origins.Check(h.Request); err != nil {
 		return place{}, forbidden(err)
 	}
@@ -147,6 +149,14 @@ func (p *Proxy) admit(t *terms, h *Handshake, now time.Time) (place, error) {
 		return place{}, err
 	}
 	pl := place{grant: grant}
+	err = t.authenticate(ctx, h, t.origins.Vouch)
+	if err == nil {
+		err = t.limiter.Identify(grant, &h.Facts, now)
+	}
+	if err != nil {
+		pl.release()
+		return place{}, err
+	}
 	for i, room := range [...]*policy.Capacity{p.room, p.Capacity} {
 		if !room.Acquire() {
 			pl.release()
@@ -192,7 +202,7 @@ func (p *Proxy) open(ctx context.Context, bridge Bridge, h *Handshake) (session 
 // cloneFacts keeps what outlives the request, without the memory of the request.
 func cloneFacts(f policy.Facts) policy.Facts {
 	f.Request = nil
-	f.User = strings.Clone(f.User)
+	f.User, f.Claims, f.Told = strings.Clone(f.User), auth.Known(&f), nil
 	f.Host = strings.Clone(f.Host)
 	f.Subprotocols = slices.Clone(f.Subprotocols)
 	for i, s := range f.Subprotocols {

@@ -47,6 +47,9 @@ func answerTo(err error) *Refusal {
 	if h, ok := errors.AsType[*ws.HandshakeError](err); ok {
 		return &Refusal{Status: h.Status, Header: h.Header, Body: []byte(h.Message + "\n"), Reason: "handshake", Err: err}
 	}
+	if r, ok := denied(err); ok {
+		return r
+	}
 	if e, ok := errors.AsType[*policy.Exceeded](err); ok {
 		return &Refusal{
 			Status: http.StatusTooManyRequests, Header: retryAfter(max(e.RetryAfter, time.Second)), Reason: "limit", Err: err,

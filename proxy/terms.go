@@ -6,6 +6,7 @@ import (
 
 	"bridgehead/hub"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/ws"
 )
 
@@ -15,6 +16,7 @@ type Terms struct {
 	HasHost bool   // the route is bound to hosts
 	Options Options
 	Bridge  Bridge
+	Auth    *auth.Checker // nil: everybody may come in
 	Trusted policy.Networks
 }
 

@@ -126,12 +126,18 @@ var fixed = []string{"log.format", "driver", "workers"}
 // repointing are the keys whose change leaves open sockets at a place where the configuration would not lead them.
 var repointing = []string{"host", "path", "websocket", "tcp", "webhook", "files"}
 
+// admitting are the keys that let open sockets in, and might not do so now.
+var admitting = []string{"auth", "require"}
+
 func compareRoute(old, r *config.Route, was, next *config.Config) *Change {
 	if old == nil {
 		return &Change{Name: r.Name, Change: Added}
 	}
 	c := &Change{Name: r.Name, Change: Changed, Keys: yamlpos.Diff(old, r)}
-	c.Drains = slices.ContainsFunc(c.Keys, func(key string) bool { return slices.Contains(repointing, key) })
+	c.Drains = slices.ContainsFunc(c.Keys, func(key string) bool {
+		section, _, _ := strings.Cut(key, ".")
+		return slices.Contains(repointing, key) || slices.Contains(admitting, section)
+	})
 	name, named := r.Upstream()
 	if before, _ := old.Upstream(); before != name { // another group, also when one of the two is the route's own
 		c.Drains = true
@@ -140,6 +146,12 @@ func compareRoute(old, r *config.Route, was, next *config.Config) *Change {
 	if named {
 		for _, key := range yamlpos.Diff(before, now) {
 			c.Keys = append(c.Keys, "upstreams."+name+"."+key)
+		}
+	}
+	for _, name := range r.Auth.Names() {
+		for _, key := range yamlpos.Diff(was.Authenticators[name], next.Authenticators[name]) {
+			c.Keys = append(c.Keys, "authenticators."+name+"."+key)
+			c.Drains = true
 		}
 	}
 	if !c.Drains {

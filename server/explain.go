@@ -18,6 +18,7 @@ import (
 	"bridgehead/hub"
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
 	"bridgehead/routes"
@@ -31,6 +32,7 @@ type Question struct {
 	Peer         netip.Addr  // where its connection comes from; the zero Addr is some client
 	Header       http.Header // beside those of the handshake; Host too
 	Subprotocols []string    // that it offers
+	Token        string      // to be put where the route looks for one first; "": none
 }
 
 // Explain tells what a program of this configuration would do with a client. It is found out by the code that serves, and touches
@@ -265,6 +267,9 @@ func (x *explainer) explainFiles(r *config.Route) {
 	}
 	head := x.request.Clone(x.request.Context())
 	head.Method = http.MethodHead // which is answered as GET, without the content
+	if !x.explainGate(r, head) {
+		return
+	}
 	answer := record(row.handler, head)
 	text := fmt.Sprintf("%s from the directory %s", answerText(answer.status), r.Files.Dir)
 	switch {
@@ -285,11 +290,12 @@ func (x *explainer) explainProxy(r *config.Route) {
 		x.tell("backend", Unknown, "%v", err)
 		return
 	}
+	if x.question.Token != "" && !p.Present(x.request, x.question.Token) {
+		x.notes = append(x.notes, "the token is put nowhere, as the route looks for none")
+	}
+	x.hide(p.Secrets())
 	for _, v := range p.Explain(x.request) {
-		step := Step{Subject: v.Subject, Verdict: Yes, Text: v.Text}
-		if v.Refusal != nil {
-			step.Verdict, step.Status, step.body = No, v.Refusal.Status, string(v.Refusal.Body)
-		}
+		step := stepOf(v)
 		if v.Plan != nil {
 			step.Verdict, step.Notes = Unknown, v.Plan.Notes
 			x.plan(v.Plan)
@@ -299,6 +305,54 @@ func (x *explainer) explainProxy(r *config.Route) {
 		}
 		x.add(step)
 	}
+}
+
+// stepOf is a verdict as a step.
+func stepOf(v proxy.Verdict) Step {
+	step := Step{Subject: v.Subject, Verdict: Yes, Text: v.Text}
+	if v.Refusal != nil {
+		step.Verdict, step.Status, step.body = No, v.Refusal.Status, string(v.Refusal.Body)
+	}
+	if v.Unknown {
+		step.Verdict = Unknown
+	}
+	return step
+}
+
+// explainGate tells whom a route without sockets lets in. It is false if nobody can tell.
+func (x *explainer) explainGate(r *config.Route, request *http.Request) bool {
+	p, err := x.plans(r)
+	var gate *proxy.Gate
+	if err == nil {
+		pattern, _ := r.Pattern() // which was validated
+		gate, err = p.gate(r, pattern.HasHost())
+	}
+	switch {
+	case err != nil:
+		x.tell("auth", Unknown, "%v", err)
+		return false
+	case gate == nil:
+		return true
+	}
+	if x.question.Token != "" && !gate.Present(request, x.question.Token) {
+		x.notes = append(x.notes, "the token is put nowhere, as the route looks for none")
+	}
+	x.hide(gate.Auth.Secrets())
+	x.add(stepOf(gate.Explain(request)))
+	return true
+}
+
+// hide takes tokens out of the URL that is shown.
+func (x *explainer) hide(secrets []string) {
+	u := *x.question.URL
+	query := u.Query()
+	for _, name := range secrets {
+		if query.Has(name) {
+			query.Set(name, "xxxxx") // as the password, which Redacted hides so
+			u.RawQuery = query.Encode()
+		}
+	}
+	x.URL = u.Redacted()
 }
 
 // plan takes over what a bridge would do.
@@ -316,6 +370,23 @@ func (x *explainer) plan(p *proxy.Plan) {
 
 // proxy is the route's, of a program that never begins.
 func (x *explainer) proxy(r *config.Route) (*proxy.Proxy, error) {
+	p, err := x.plans(r)
+	if err != nil {
+		return nil, err
+	}
+	pattern, err := r.Pattern()
+	if err != nil {
+		return nil, err
+	}
+	terms, err := p.terms(r, pattern.HasHost())
+	if err != nil {
+		return nil, err
+	}
+	return proxy.New(p.server.proxyConfig(r.Name), terms)
+}
+
+// plans are those of a program that never begins, with what the route needs.
+func (x *explainer) plans(r *config.Route) (*plan, error) {
 	s := x.sketch()
 	entries := x.config.Groups()
 	for name, o := range entries {
@@ -326,16 +397,15 @@ func (x *explainer) proxy(r *config.Route) (*proxy.Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	pattern, err := r.Pattern()
+	asked := make(map[string]auth.Options)
+	for _, name := range r.Auth.Names() {
+		asked[name] = x.config.Authenticators[name]
+	}
+	set, err := auth.NewSet(asked, nil, auth.Setup{Log: s.log, Still: true})
 	if err != nil {
 		return nil, err
 	}
-	p := &plan{server: s, generation: &generation{config: x.config, groups: groups}}
-	terms, err := p.terms(r, pattern.HasHost())
-	if err != nil {
-		return nil, err
-	}
-	return proxy.New(s.proxyConfig(r.Name), terms)
+	return &plan{server: s, generation: &generation{config: x.config, groups: groups, auth: set}}, nil
 }
 
 // sketch is a program that has nothing but its listeners' addresses.

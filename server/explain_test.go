@@ -31,6 +31,8 @@ func question(t *testing.T, line string) Question {
 			q.Header.Set("Origin", value)
 		case "--client":
 			q.Peer = netip.MustParseAddr(value)
+		case "--token":
+			q.Token = value
 		case "-s":
 			q.Subprotocols = append(q.Subprotocols, value)
 		case "-H":

@@ -11,6 +11,7 @@ import (
 
 	"bridgehead/config"
 	"bridgehead/hub"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
 	"bridgehead/proxy/webhook"
@@ -26,6 +27,7 @@ type generation struct {
 	certs   *certs.Certs   // nil: no listener speaks TLS
 	tickets *certs.Tickets // nil too then
 	groups  upstream.Groups
+	auth    *auth.Set
 	rows    map[string]*row
 	table   *routes.Table
 	fronts  []*front
@@ -57,7 +59,7 @@ func (s *Server) plan(c *config.Config, was *generation) (*plan, error) {
 		number: was.number + 1, config: c, rows: make(map[string]*row), changed: compare(was.config, c),
 	}}
 	p.changed.Generation = p.number
-	for _, step := range []func() error{p.planState, p.planCerts, p.planFronts, p.planGroups, p.planRoutes} {
+	for _, step := range []func() error{p.planState, p.planCerts, p.planFronts, p.planGroups, p.planAuth, p.planRoutes} {
 		if err := step(); err != nil {
 			for _, undo := range p.undo {
 				undo()
@@ -128,6 +130,15 @@ func (p *plan) planGroups() (err error) {
 	return nil
 }
 
+// planAuth keeps the authenticators that are as they were, with the keys that they have fetched.
+func (p *plan) planAuth() (err error) {
+	if p.auth, err = auth.NewSet(p.config.Authenticators, p.was.auth, auth.Setup{Log: p.server.log}); err != nil {
+		return err
+	}
+	p.undo = append(p.undo, func() { p.auth.Release(p.was.auth) })
+	return nil
+}
+
 // leave drains the sockets of servers that leave their group.
 func (p *plan) leave(open []hub.Conn) {
 	changes := p.changes()
@@ -170,12 +181,16 @@ func (p *plan) planRoutes() error {
 // planRoute keeps what the route has, or makes it anew. change is nil if the route is as it was.
 func (p *plan) planRoute(r *config.Route, change *Change, hasHost bool) (err error) {
 	old := p.was.rows[r.Name]
-	if old != nil && change == nil && (old.proxy == nil || p.sameAround(r)) {
+	if old != nil && change == nil && (old.proxy == nil && r.Auth.IsNone() || p.sameAround(r)) {
 		p.rows[r.Name] = old
 		return nil
 	}
 	if r.Files != nil {
-		p.rows[r.Name], err = newFiles(r)
+		now, err := newFiles(r)
+		if err == nil {
+			now.handler, err = p.guarded(r, hasHost, now.handler)
+		}
+		p.rows[r.Name] = now
 		return err
 	}
 	if old != nil && old.proxy == nil { // it served files
@@ -252,15 +267,18 @@ func (g *generation) releaseFronts(next *generation) {
 
 // release lets go of what the generation holds and next, which may be nil, does not.
 func (g *generation) release(next *generation) {
-	g.releaseFronts(next)
-	if g.tickets != nil && (next == nil || next.tickets != g.tickets) {
+	if next == nil {
+		next = new(generation)
+	}
+	if g.tickets != nil && next.tickets != g.tickets {
 		g.tickets.Close()
 	}
-	if g.certs != nil && (next == nil || next.certs != g.certs) {
+	if g.certs != nil && next.certs != g.certs {
 		g.certs.Close()
 	}
+	g.auth.Release(next.auth)
 	for name, r := range g.rows {
-		if b, ok := r.bridge.(*webhook.Bridge); ok && (next == nil || next.rows[name] == nil || next.rows[name].bridge != r.bridge) {
+		if b, ok := r.bridge.(*webhook.Bridge); ok && (next.rows[name] == nil || next.rows[name].bridge != r.bridge) {
 			b.Close()
 		}
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"cmp"
 	"net"
+	"net/http"
 	"strings"
 
 	"bridgehead/config"
@@ -25,6 +26,9 @@ func (s *Server) proxyConfig(route string) proxy.Config {
 func (p *plan) terms(r *config.Route, hasHost bool) (proxy.Terms, error) {
 	t := proxy.Terms{HasHost: hasHost, Options: r.Options, Trusted: p.config.TrustedProxies}
 	var err error
+	if t.Auth, err = p.auth.Checker(r.Auth, r.Require); err != nil {
+		return t, err
+	}
 	t.Bridge, t.Kind, err = p.bridge(r)
 	return t, err
 }
@@ -53,6 +57,27 @@ func (p *plan) bridge(r *config.Route) (_ proxy.Bridge, kind string, err error) 
 		Route: r.Name, Group: group, PushURL: p.pushURL(), Metrics: p.server.metrics.Route(r.Name),
 	})
 	return bridge, "webhook", err
+}
+
+// guarded is a handler of a route that serves no sockets, behind what the route asks of its clients.
+func (p *plan) guarded(r *config.Route, hasHost bool, next http.Handler) (http.Handler, error) {
+	gate, err := p.gate(r, hasHost)
+	if gate == nil || err != nil {
+		return next, err
+	}
+	gate.Next = next
+	return gate, nil
+}
+
+// gate is nil if the route asks nobody who it is.
+func (p *plan) gate(r *config.Route, hasHost bool) (*proxy.Gate, error) {
+	checker, err := p.auth.Checker(r.Auth, r.Require)
+	if checker == nil || err != nil {
+		return nil, err
+	}
+	return proxy.NewGate(proxy.Gate{
+		Route: r.Name, Auth: checker, Trusted: p.config.TrustedProxies, Mends: p.server.mends, Log: p.server.log,
+	}, r.Options, hasHost)
 }
 
 func newFiles(r *config.Route) (*row, error) {

@@ -61,6 +61,8 @@ const (
 	BackendDisowned                 // a webhook answered 410: not its connection
 	IdleTimeout                     // no message either way for too long
 	LifetimeReached                 // the socket reached its greatest age
+	TokenExpired                    // the token that let the client in has expired
+	Unauthorized                    // who let the client in does so no more
 	Kicked                          // somebody closed it by the API
 	RouteRemoved                    // its route is gone or changed
 	ShuttingDown                    // the program ends
@@ -100,6 +102,8 @@ var effects = [...]effect{
 	BackendDisowned: {"backend disowned", ByBackend, CodeGoingAway, CodeGoingAway, ""},
 	IdleTimeout:     {"idle", ByGateway, CodeGoingAway, CodeGoingAway, "idle"},
 	LifetimeReached: {"lifetime", ByGateway, CodeGoingAway, CodeGoingAway, "lifetime reached"},
+	TokenExpired:    {"token expired", ByGateway, CodePolicyViolation, CodeGoingAway, "authentication expired"},
+	Unauthorized:    {"authorization withdrawn", ByGateway, CodePolicyViolation, CodeGoingAway, "authentication withdrawn"},
 	Kicked:          {"closed by API", ByGateway, CodeNormal, CodeGoingAway, ""},
 	RouteRemoved:    {"route changed", ByShutdown, CodeServiceRestart, CodeServiceRestart, "route changed"},
 	ShuttingDown:    {"shutdown", ByShutdown, CodeGoingAway, CodeGoingAway, "shutting down"},

@@ -32,7 +32,8 @@ something in front may lead it to one that speaks TLS, or does not, as the URL s
 Each line has a verdict: ok, no, or - for what only others can tell. All is asked, also after the first no; in parentheses stands
 what the client would never come to.
 
-Nothing is touched: no port is opened, no backend asked, no certificate made. A program that runs is not asked either: limits
+Nothing is touched: no port is opened, no backend asked, no certificate made. What takes an identity provider to tell, such as keys
+by URL, stays open, and all else of a token is checked; no token is printed. A program that runs is not asked either: limits
 and capacity are those of the file, as the first client meets them.
 
 Exit codes: 0 the client would get its socket, or its page, if the backend agrees; 1 it would be refused; 2 wrong usage or
@@ -40,6 +41,7 @@ configuration.`,
 		Example: `  bridgehead explain wss://chat.example.com/rooms/5 --origin https://www.example.com
   bridgehead explain -c config.yaml wss://localhost:8443/chat -s chat.v2 -H 'Cookie:session=abc'
   bridgehead explain wss://chat.example.com/ --client 10.0.0.2 -H X-Forwarded-For:198.51.100.7     through a proxy in front
+  bridgehead explain wss://chat.example.com/ --token "$TOKEN"
   bridgehead explain --json wss://chat.example.com/`,
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}
@@ -68,7 +70,7 @@ configuration.`,
 
 // explainOptions are the flags of explain.
 type explainOptions struct {
-	origin, client        string
+	origin, client, token string
 	headers, subprotocols []string
 	json                  bool
 }
@@ -76,6 +78,7 @@ type explainOptions struct {
 func explainFlags(c *cobra.Command) *explainOptions {
 	o, f := new(explainOptions), c.Flags()
 	f.StringVar(&o.origin, "origin", "", "the page that opens the socket, as in https://www.example.com (default: no browser)")
+	f.StringVar(&o.token, "token", "", "a token, put where the route looks for one first; USER:PASSWORD for passwords")
 	f.StringVar(&o.client, "client", "", "the address that the connection comes from; that of a proxy in front, if there is one")
 	f.StringArrayVarP(&o.headers, "header", "H", nil, "a header, as in 'Name: value'; again for more; Host too")
 	f.StringSliceVarP(&o.subprotocols, "subprotocol", "s", nil, "a subprotocol that is offered; again for more, the best first")
@@ -85,7 +88,7 @@ func explainFlags(c *cobra.Command) *explainOptions {
 
 // question reads who asks for what.
 func (o *explainOptions) question(text string) (*server.Question, error) {
-	q := &server.Question{Header: http.Header{}, Subprotocols: o.subprotocols}
+	q := &server.Question{Header: http.Header{}, Subprotocols: o.subprotocols, Token: o.token}
 	var err error
 	if q.URL, err = parseURL(text); err != nil {
 		return nil, err

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"bridgehead/internal/leak"
 )
 
@@ -16,7 +18,7 @@ func TestMain(m *testing.M) { leak.Main(m) }
 func TestEveryCommandExplainsItself(t *testing.T) {
 	t.Parallel()
 	root := newRoot()
-	for _, c := range append(root.Commands(), root) {
+	for _, c := range append(everyCommand(root), root) {
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
 			t.Errorf("%s: the list of commands says %q", c.Name(), c.Short)
 		}
@@ -28,15 +30,23 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 	}
 }
 
+// everyCommand has the commands below one, and those below them.
+func everyCommand(c *cobra.Command) (all []*cobra.Command) {
+	for _, below := range c.Commands() {
+		all = append(append(all, below), everyCommand(below)...)
+	}
+	return all
+}
+
 func TestExamplesAreValid(t *testing.T) {
 	t.Parallel()
-	for _, c := range newRoot().Commands() {
+	for _, c := range everyCommand(newRoot()) {
 		for line := range strings.SplitSeq(c.Example, "\n") {
 			text, _, _ := strings.Cut(strings.TrimSpace(line), "  ") // an explanation stands behind
 			text, _, _ = strings.Cut(text, " >")
 			root := newRoot()
 			found, args, err := root.Find(strings.Fields(text)[1:])
-			if err != nil || found.Name() != c.Name() {
+			if err != nil || !strings.HasPrefix(found.CommandPath(), c.CommandPath()) {
 				t.Errorf("%q leads to %s, %v", text, found.Name(), err)
 				continue
 			}

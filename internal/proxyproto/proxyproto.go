@@ -45,6 +45,7 @@ const (
 	SSL           = byte(wire.PP2_TYPE_SSL)
 	SSLVersion    = byte(wire.PP2_SUBTYPE_SSL_VERSION)
 	SSLCommonName = byte(wire.PP2_SUBTYPE_SSL_CN)
+	Custom        = byte(wire.PP2_TYPE_MIN_CUSTOM) // the first of those that have no agreed meaning
 )
 
 // ErrNone says that something begins with no header.

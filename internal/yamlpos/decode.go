@@ -29,7 +29,8 @@ type Decoding struct {
 }
 
 // Decode lays the document over what v points to and reports all that does not fit. Keys are decoded in the order of the
-// struct's fields, so that a Preset may use what an earlier field got. Maps merge; lists and single values replace.
+// struct's fields, so that a Preset may use what an earlier field got. Maps merge, unless the field's tag has the option `whole`;
+// lists and single values replace.
 //
 // Durations are written `30s` or `off`; a list of single values may be written as one of them; an
 // [encoding.TextUnmarshaler] takes single values, and if it is a struct also a mapping: the field whose tag has the option
@@ -139,6 +140,9 @@ func (d *decoder) structure(n *yaml.Node, at Path, v reflect.Value) {
 		case value == nil:
 		case f.Short:
 			d.short(value, at.Key(f.Name), v)
+		case f.Whole:
+			v.FieldByIndex(f.Index).SetZero()
+			fallthrough
 		default:
 			d.value(value, at.Key(f.Name), v.FieldByIndex(f.Index))
 		}

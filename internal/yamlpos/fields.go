@@ -14,6 +14,7 @@ type Field struct {
 	Index []int // for reflect.Value.FieldByIndex
 	Type  reflect.Type
 	Short bool // its value is what the struct's short form, a single value, would be
+	Whole bool // a value replaces what lay under it, also if it is a mapping
 }
 
 // Fields are the keys that a struct type takes, in the order of the type. Fields without a yaml tag, or with `-`, are none;
@@ -30,7 +31,7 @@ func Fields(t reflect.Type) []Field {
 				all = append(all, inner)
 			}
 		case name != "" && name != "-":
-			all = append(all, Field{name, []int{i}, f.Type, option == "short"})
+			all = append(all, Field{name, []int{i}, f.Type, option == "short", option == "whole"})
 		}
 	}
 	return all

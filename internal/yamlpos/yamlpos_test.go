@@ -15,20 +15,21 @@ import (
 
 // house is a made-up section of every kind that the configuration has.
 type house struct {
-	Name  string            `yaml:"name"`
-	Port  int               `yaml:"port"`
-	Ratio float64           `yaml:"ratio"`
-	Open  bool              `yaml:"open"`
-	Wait  time.Duration     `yaml:"wait"`
-	Size  unit.Size         `yaml:"size"`
-	Rate  unit.Rate         `yaml:"rate"`
-	Key   unit.Secret       `yaml:"key"`
-	Tags  []string          `yaml:"tags"`
-	Texts map[string]string `yaml:"texts"`
-	Rooms []room            `yaml:"rooms"`
-	Wings map[string]room   `yaml:"wings"`
-	Yard  *room             `yaml:"yard"`
-	Doors []door            `yaml:"doors"`
+	Name       string            `yaml:"name"`
+	Port       int               `yaml:"port"`
+	Ratio      float64           `yaml:"ratio"`
+	Open       bool              `yaml:"open"`
+	Wait       time.Duration     `yaml:"wait"`
+	Size       unit.Size         `yaml:"size"`
+	Rate       unit.Rate         `yaml:"rate"`
+	Key        unit.Secret       `yaml:"key"`
+	Tags       []string          `yaml:"tags"`
+	Texts      map[string]string `yaml:"texts"`
+	WholeTexts map[string]string `yaml:"whole_texts,whole"`
+	Rooms      []room            `yaml:"rooms"`
+	Wings      map[string]room   `yaml:"wings"`
+	Yard       *room             `yaml:"yard"`
+	Doors      []door            `yaml:"doors"`
 	inner
 	Base    `yaml:",inline"`
 	Skipped string `yaml:"-"`
@@ -119,6 +120,7 @@ func TestValuesAreDecodedOverTheirDefaults(t *testing.T) {
 		{"a list replaces", "tags: [b]", func(h *house) { h.Tags = []string{"b"} }},
 		{"an empty list replaces", "tags: []", func(h *house) { h.Tags = []string{} }},
 		{"a map merges", "texts: {b: 2, c: ''}", func(h *house) { h.Texts = map[string]string{"a": "1", "b": "2", "c": ""} }},
+		{"a whole map replaces", "whole_texts: {b: 2}", func(h *house) { h.WholeTexts = map[string]string{"b": "2"} }},
 		{"false in a map of texts is itself", "texts: {b: false}", func(h *house) { h.Texts["b"] = "false" }},
 		{"elements start from their defaults", "rooms: [{color: red}, {windows: 1}]", func(h *house) {
 			h.Rooms = []room{{"red", 2, nil}, {"", 1, nil}}
@@ -159,7 +161,7 @@ func TestValuesAreDecodedOverTheirDefaults(t *testing.T) {
 			t.Parallel()
 			before := func() *house {
 				return &house{
-					Name: "before", Port: 1, Wait: time.Second, Size: 1, Tags: []string{"a"}, Texts: map[string]string{"a": "1"},
+					Name: "before", Port: 1, Wait: time.Second, Size: 1, Tags: []string{"a"}, Texts: map[string]string{"a": "1"}, WholeTexts: map[string]string{"a": "1"},
 					Wings: map[string]room{"west": {"blue", 5, nil}},
 				}
 			}
@@ -205,7 +207,7 @@ func TestAFileMustHoldOneDocument(t *testing.T) {
 		"# all is commented out":  "x.yaml: the file is empty",
 		"---\n":                   "x.yaml: the file is empty",
 		"name: x\n---\nname: y\n": "x.yaml:2: a second document begins here; only one is read, so remove the `---`",
-		"- a\n": "x.yaml:1:1: must be a mapping, not a list; its keys may be name, port, ratio, open, wait, size, rate, key, tags, texts, " +
+		"- a\n": "x.yaml:1:1: must be a mapping, not a list; its keys may be name, port, ratio, open, wait, size, rate, key, tags, texts, whole_texts, " +
 			"rooms, wings, yard, doors, colour",
 		"name: \xff\n": "x.yaml:1:1: save the file as UTF-8 (YAML: invalid leading UTF-8 octet)",
 	} {

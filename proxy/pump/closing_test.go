@@ -36,6 +36,8 @@ var told = map[ws.Kind]struct {
 	ws.BackendDisowned: {1001, 1001, ""},
 	ws.IdleTimeout:     {1001, 1001, "idle"},
 	ws.LifetimeReached: {1001, 1001, "lifetime reached"},
+	ws.TokenExpired:    {1008, 1001, "authentication expired"},
+	ws.Unauthorized:    {1008, 1001, "authentication withdrawn"},
 	ws.Kicked:          {1000, 1001, ""},
 	ws.RouteRemoved:    {1012, 1012, "route changed"},
 	ws.ShuttingDown:    {1001, 1001, "shutting down"},

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"net"
 	"net/http"
 	"net/netip"
@@ -56,11 +57,24 @@ const (
 // maxCommonName is how long a common name may be (RFC 5280, appendix A.1). Longer ones are left out.
 const maxCommonName = 64
 
+// Types of our own, of those that the protocol leaves to applications: who the client is, as the route's authenticators say.
+const (
+	tlvUser   = proxyproto.Custom + 1 // 0xE1, its name
+	tlvClaims = proxyproto.Custom + 2 // 0xE2, a JSON object
+)
+
 // tlvs say more of the connection than its addresses (section 2.2.1 and following).
 func tlvs(h *proxy.Handshake) []proxyproto.TLV {
 	all := []proxyproto.TLV{
 		{Type: proxyproto.Authority, Value: []byte(routes.Hostname(h.Request.Host))},
 		{Type: proxyproto.UniqueID, Value: []byte(h.ConnID)},
+	}
+	if h.User != "" {
+		all = append(all, proxyproto.TLV{Type: tlvUser, Value: []byte(h.User)})
+	}
+	if len(h.Told) > 0 {
+		claims, _ := json.Marshal(h.Told) // which was read from JSON
+		all = append(all, proxyproto.TLV{Type: tlvClaims, Value: claims})
 	}
 	if !h.TLS {
 		return all

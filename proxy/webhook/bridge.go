@@ -227,7 +227,7 @@ func newSession(b *Bridge, h *proxy.Handshake) *session {
 	s := &session{
 		bridge: b, log: h.Log, since: now,
 		connection: connection{
-			ID: h.ConnID, User: strings.Clone(h.User), ConnectedAt: stamp(now), PushURL: b.current.Load().PushURL,
+			ID: h.ConnID, User: strings.Clone(h.User), Claims: h.Told, ConnectedAt: stamp(now), PushURL: b.current.Load().PushURL,
 		},
 	}
 	if h.Client.IsValid() {

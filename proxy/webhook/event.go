@@ -14,6 +14,7 @@ import (
 type connection struct {
 	ID          string          `json:"id"`
 	User        string          `json:"user,omitempty"`
+	Claims      policy.Claims   `json:"claims,omitempty"` // that backends are told of the user
 	RemoteIP    string          `json:"remote_ip,omitempty"`
 	Subprotocol string          `json:"subprotocol,omitempty"`
 	ConnectedAt stamp           `json:"connected_at"`       // when the handshake came

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gorilla/websocket"
@@ -35,6 +36,7 @@ var recipes = map[string]func(*testing.T, *recipe){
 	"mqtt.yaml":               showsMQTTForBrowsers,
 	"php.yaml":                showsPHP,
 	"service.yaml":            showsService,
+	"signed-in.yaml":          showsSignedIn,
 	"socketio.yaml":           showsSocketIO,
 	"tenants.yaml":            showsManyTenants,
 	"vnc.yaml":                showsVNC,
@@ -353,6 +355,46 @@ func showsManyTenants(t *testing.T, r *recipe) {
 	e.wantOrigin(t, "wss://initech.app.example.com/", "https://initech.app.example.com")
 	e.wantStatus(t, http.StatusForbidden, "wss://initech.app.example.com/", http.Header{"Origin": {"https://" + globex}})
 	e.wantStatus(t, http.StatusNotFound, "wss://localhost/", nil)
+}
+
+func showsSignedIn(t *testing.T, r *recipe) {
+	var over atomic.Bool
+	signIn := httpBackend(t, func(w http.ResponseWriter, req *http.Request) {
+		switch session, _ := req.Cookie("session"); {
+		case req.URL.Path != "/oauth2/auth":
+			_, _ = io.WriteString(w, "sign in, "+req.Header.Get("X-Forwarded-Proto"))
+		case session == nil || over.Load():
+			http.Redirect(w, req, "/oauth2/start", http.StatusFound)
+		default:
+			w.Header().Set("X-Auth-Request-User", session.Value)
+		}
+	})
+	made := command(t, r.dir, "auth", "key", "ci")
+	key, line, _ := strings.Cut(made.stdout, "\n")
+	write(t, r.dir, "keys.txt", line)
+	r.files("public", "index.html")
+	r.with("127.0.0.1:4180", signIn)
+	r.with("127.0.0.1:9001", repeats(t, "chat", "X-User", "X-Api-Key"))
+	r.with("recheck: 1m", "recheck: 1s")
+	e := r.start()
+	own := http.Header{"Origin": {"https://localhost"}, "Cookie": {"session=ann"}}
+	conn := e.visit("wss://localhost/ws", own)
+	if got := receive(t, conn); got != "chat localhost/ws X-User=ann X-Api-Key=" {
+		t.Errorf("the chat was told %q", got)
+	}
+	machine := e.visit("wss://localhost/ws", http.Header{"X-Api-Key": {key}, "X-User": {"root"}})
+	if got := receive(t, machine); got != "chat localhost/ws X-User=ci X-Api-Key=" {
+		t.Errorf("the chat was told %q", got)
+	}
+	e.wantStatus(t, http.StatusForbidden, "wss://localhost/ws", http.Header{"Origin": {"https://evil.example"}, "Cookie": {"session=ann"}})
+	e.wantStatus(t, http.StatusFound, "wss://localhost/ws", http.Header{"Origin": {"https://localhost"}})
+	e.wantStatus(t, http.StatusUnauthorized, "wss://localhost/ws", http.Header{"X-Api-Key": {"wrong"}})
+	over.Store(true)
+	if code, _ := closeCode(t, conn); code != 4401 {
+		t.Errorf("closed with %d", code)
+	}
+	e.wantStatus(t, http.StatusFound, "wss://localhost/ws", own)
+	wantEcho(t, machine)
 }
 
 func showsBehindAProxy(t *testing.T, r *recipe) {

@@ -18,6 +18,9 @@ type Listener struct {
 	Address string `yaml:"address"`
 	// Whether clients speak TLS here; its certificates come from `certificates`.
 	TLS bool `yaml:"tls"`
+	// Whether clients may speak HTTP/2 here too, and open their WebSockets by it (RFC 8441). A listener without TLS takes those that
+	// know it does (h2c with prior knowledge).
+	HTTP2 bool `yaml:"http2"`
 	// Answer every request with a redirect to https instead of serving routes.
 	Redirect bool `yaml:"redirect"`
 	// How long a client may take for its TLS handshake, and for the head of a request.

@@ -31,6 +31,7 @@ type front struct {
 	socket  net.Listener // outlives the front if the next one listens there too
 	lease   *lease
 	server  *http.Server
+	second  *http.Server // for HTTP/2, on connections that the first accepts; nil: there is none
 	address string
 	served  chan struct{} // closed when the server has ended; nil: it never began
 	log     *slog.Logger
@@ -120,6 +121,9 @@ func (s *Server) public(f *front, o *config.Listener) {
 	if o.TLS {
 		f.server.TLSConfig = certs.ServerTLS(s.certs)
 	}
+	if o.HTTP2 {
+		f.addHTTP2()
+	}
 }
 
 // private makes the server for operators or applications.
@@ -177,6 +181,7 @@ func (f *front) close() {
 		<-f.served
 	}
 	f.server.SetKeepAlivesEnabled(false)
+	f.sendAway()
 }
 
 // stop ends all at once.
@@ -225,8 +230,9 @@ func (s *Server) root(o *config.Listener) http.Handler {
 	}
 	name := o.Name
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The request before may have left one.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		if r.ProtoMajor == 1 { // the request before may have left one
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		}
 		if r.Method == http.MethodConnect { // we are nobody's forward proxy
 			w.Header().Set("Connection", "close")
 			http.Error(w, "CONNECT is not for this server", http.StatusMethodNotAllowed)
@@ -260,6 +266,10 @@ func (s *Server) limitBody(h http.Handler, limit int64) http.Handler {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor > 1 && ws.IsUpgrade(r) { // its body is the socket
+			h.ServeHTTP(w, r)
+			return
+		}
 		if r.ContentLength > limit {
 			w.Header().Set("Connection", "close")
 			http.Error(w, fmt.Sprintf("the body is larger than %d bytes", limit), http.StatusRequestEntityTooLarge)

@@ -12,7 +12,7 @@ var mends = []struct{ text, mend string }{
 	{"first record does not look like a TLS handshake", unsecured},
 	{"client offered only unsupported versions", "the client speaks TLS 1.1 or older: it needs TLS 1.2 or 1.3"},
 	{"no cipher suite supported by both", "the client knows no cipher suite of today: it needs TLS 1.3, or ECDHE with AES-GCM or ChaCha20 of TLS 1.2"},
-	{"client requested unsupported application protocols", "the client speaks no HTTP/1.1, which WebSockets need"},
+	{"client requested unsupported application protocols", "the client speaks no HTTP/1.1: it must, or the listener say http2: true"},
 }
 
 const (

@@ -34,8 +34,9 @@ lint: ## format, modules, vet, linters, and a build for every system
 race: ## all tests with the race detector
 	go test -race ./...
 
-interop: ## the binary with real clients, servers and brokers; needs Node.js
+interop: ## the binary with real clients, servers and brokers, and end to end over HTTP/2; needs Node.js
 	./test/interop/run.sh
+	E2E_HTTP=2 go test ./test/e2e
 
 bench: ## the product beside other proxies, in five minutes; BENCH=wss picks scenarios, BENCHFLAGS="-rounds 9 -md" says more
 	go run ./test/bench -run '$(BENCH)' $(BENCHFLAGS)

@@ -37,6 +37,9 @@ type Listener struct {
 	ProxyProtocol bool `yaml:"proxy_protocol"`
 	// Tell browsers to come by TLS alone from now on (`Strict-Transport-Security`). Default: browsers are told nothing.
 	HSTS *HSTS `yaml:"hsts"`
+	// Whether clients may speak HTTP/2 here too, and open their WebSockets by it (RFC 8441). A listener without TLS takes those that
+	// know it does (h2c with prior knowledge).
+	HTTP2 bool `yaml:"http2"`
 	// Answer every request with a redirect to https instead of serving routes.
 	Redirect bool `yaml:"redirect"`
 	// The greatest number of connections, those of open sockets included; more are refused. The fuller it is, the less one address may

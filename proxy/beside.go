@@ -28,7 +28,8 @@ func (t *terms) requests(r *http.Request) Requests {
 func (p *Proxy) serveRequest(w http.ResponseWriter, h *Handshake, t *terms, rs Requests) {
 	began, r := time.Now(), h.Request
 	out := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: t.Options.Socket.WriteTimeout}
-	defer func() { // also when the copying of the answer ends in a panic, as it does if a side is gone
+	_ = out.control.SetWriteDeadline(time.Time{}) // what others have set
+	defer func() {                                // also when the copying of the answer ends in a panic, as it does if a side is gone
 		out.extend()
 		p.Metrics.Request(out.status)
 		h.Log.Debug("request", "method", r.Method, "path", r.URL.Path, "status", out.status, "bytes", out.bytes,

@@ -79,6 +79,10 @@ type Reply struct {
 	Push        bool // whether others than the bridge may send to this client
 }
 
+func (r *Reply) answer() ws.Answer {
+	return ws.Answer{Subprotocol: r.Subprotocol, Extensions: r.Extensions, Header: r.Header}
+}
+
 // SetCookie adds a cookie to the 101; nil is none.
 func (r *Reply) SetCookie(c *http.Cookie) {
 	if c == nil {

@@ -65,45 +65,60 @@ func New(c Config, t Terms) (*Proxy, error) {
 	return p, nil
 }
 
-// ServeHTTP takes a client from its handshake to the start of its traffic. The socket lives on after it returns.
+// ServeHTTP takes a client from its handshake to the start of its traffic. The socket lives on after it returns, but over HTTP/2, where
+// its stream would end.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	began, t := time.Now(), p.terms.Load()
+	t := p.terms.Load()
 	if rs := t.requests(r); rs != nil {
 		p.serveRequest(w, p.meet(t, r), t, rs)
 		return
 	}
+	if stream := p.serveHandshake(w, r, t); stream != nil {
+		<-stream.Done()
+	}
+}
+
+// serveHandshake opens a socket, or refuses it. It gives the stream of one that was opened over HTTP/2, else nil.
+func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms) *pump.Stream {
+	began := time.Now()
 	h, err := p.handshake(t, r)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
-		return
+		return nil
 	}
 	if !p.Hub.Enter() {
 		p.refuse(w, r, h.Log, unavailable("draining"), began)
-		return
+		return nil
 	}
 	defer p.Hub.Leave()
 	place, err := p.admit(r.Context(), t, h, began)
 	if err != nil {
 		p.refuse(w, r, h.Log, err, began)
-		return
+		return nil
+	}
+	if r.ProtoMajor > 1 { // the time that the listener gives a body is not for what a socket brings
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	}
 	session, err := p.open(r.Context(), t.Bridge, h)
 	if err != nil {
 		place.release()
 		p.refuse(w, r, h.Log, err, began)
-		return
+		return nil
 	}
 	h.Reply.greet(h.Identity)
 	c := p.newClient(t, h, session, place)
 	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
 	p.enter(c)
-	if err := c.upgrade(w, h); err != nil {
+	err = c.upgrade(w, h)
+	stream, _ := c.Conn.(*pump.Stream)
+	if err != nil {
 		p.Metrics.Handshake(metrics.Failed, time.Since(began))
 		c.abandon(err)
-		return
+		return stream
 	}
 	p.Metrics.Handshake(metrics.Accepted, time.Since(began))
 	c.run()
+	return stream
 }
 
 // handshake reads what is known of the client. The Handshake is usable for the log even when there is an error.

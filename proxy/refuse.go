@@ -170,7 +170,7 @@ func (r *Refusal) outcome() string {
 // level is how loud a refusal is when it is heard: faults of ours and of backends are warnings; the others are a client's fault,
 // or the configuration's.
 func (r *Refusal) level() slog.Level {
-	if r.Status >= http.StatusInternalServerError {
+	if r.Status >= http.StatusInternalServerError && r.Status != http.StatusNotImplemented {
 		return slog.LevelWarn
 	}
 	return slog.LevelInfo

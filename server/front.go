@@ -40,6 +40,7 @@ type front struct {
 	door    *door.Door     // nil: everybody is let in
 	clients *certs.Clients // that are asked for certificates; nil: none
 	server  *http.Server
+	second  *http.Server // for HTTP/2, on connections that the first accepts; nil: there is none
 	address string
 	served  chan struct{} // closed when the server has ended; nil: it never began
 	log     *slog.Logger
@@ -227,9 +228,12 @@ func (p *plan) public(f *front, o *config.Listener) (err error) {
 	f.server.IdleTimeout = o.KeepAlive
 	f.server.MaxHeaderBytes = int(o.HeaderSize)
 	if o.TLS {
-		f.server.TLSConfig = certs.ServerTLS(certs.Setup{Certs: s.certs, Tickets: s.tickets, Clients: f.clients})
+		f.server.TLSConfig = certs.ServerTLS(certs.Setup{Certs: s.certs, Tickets: s.tickets, Clients: f.clients, HTTP2: o.HTTP2})
 	}
 	f.server.BaseContext = func(net.Listener) context.Context { return proxy.WithListener(context.Background(), f.name) }
+	if o.HTTP2 {
+		f.addHTTP2()
+	}
 	return nil
 }
 
@@ -310,6 +314,7 @@ func (f *front) close() {
 		<-f.served
 	}
 	f.server.SetKeepAlivesEnabled(false)
+	f.sendAway()
 }
 
 // stop ends all at once.
@@ -358,8 +363,9 @@ func (s *Server) root(o *config.Listener) http.Handler {
 	}
 	name := o.Name
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The request before may have left one.
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		if r.ProtoMajor == 1 { // the request before may have left one
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
+		}
 		if r.Method == http.MethodConnect { // we are nobody's forward proxy
 			w.Header().Set("Connection", "close")
 			http.Error(w, "CONNECT is not for this server", http.StatusMethodNotAllowed)
@@ -397,6 +403,10 @@ func (s *Server) limitBody(h http.Handler, limit int64) http.Handler {
 		return h
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor > 1 && ws.IsUpgrade(r) { // its body is the socket
+			h.ServeHTTP(w, r)
+			return
+		}
 		if r.ContentLength > limit {
 			w.Header().Set("Connection", "close")
 			http.Error(w, fmt.Sprintf("the body is larger than %d bytes", limit), http.StatusRequestEntityTooLarge)

@@ -270,6 +270,7 @@ func (g *generation) release(next *generation) {
 	if next == nil {
 		next = new(generation)
 	}
+	g.releaseFronts(next)
 	if g.tickets != nil && next.tickets != g.tickets {
 		g.tickets.Close()
 	}

@@ -18,7 +18,7 @@ var mends = []struct{ text, mend string }{
 		"in the files of the listener's client_ca; the client has to send its intermediates too"},
 	{"tls: failed to verify certificate", "the client's certificate is not good for the listener's client_ca: it must be valid now, and if it " +
 		"limits its use, allow client authentication (clientAuth)"},
-	{"client requested unsupported application protocols", "the client speaks no HTTP/1.1, which WebSockets need"},
+	{"client requested unsupported application protocols", "the client speaks no HTTP/1.1: it must, or the listener say http2: true"},
 }
 
 const (

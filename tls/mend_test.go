@@ -28,7 +28,7 @@ func TestMendsOfHandshakesThatFail(t *testing.T) {
 		{"an old cipher suite", with(&tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12,
 			CipherSuites: []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}}), "the client knows no cipher suite of today: " +
 			"it needs TLS 1.3, or ECDHE with AES-GCM or ChaCha20 of TLS 1.2"},
-		{"HTTP/2 alone", with(&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}), "the client speaks no HTTP/1.1, which WebSockets need"},
+		{"HTTP/2 alone", with(&tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}), "the client speaks no HTTP/1.1: it must, or the listener say http2: true"},
 		{"a client that leaves", func(net.Conn) {}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

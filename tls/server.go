@@ -15,9 +15,10 @@ type Setup struct {
 	Certs   func() *Certs
 	Tickets func() *Tickets
 	Clients *Clients // nil: no client is asked for a certificate
+	HTTP2   bool     // clients may speak it, too
 }
 
-// ServerTLS returns a new configuration for a listener: TLS 1.2 and 1.3, HTTP/1.1 alone.
+// ServerTLS returns a new configuration for a listener: TLS 1.2 and 1.3, HTTP/1.1 and, if asked for, HTTP/2.
 //
 // A client may take up a session of before under the host and the rule for client certificates that the session began with, as long
 // as the host is served.
@@ -35,7 +36,7 @@ func ServerTLS(s Setup) *tls.Config {
 func (s Setup) config(rule []byte) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
-		NextProtos: []string{"http/1.1"},
+		NextProtos: s.protocols(),
 		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 			now := s.Certs()
 			if now == nil {
@@ -66,6 +67,14 @@ func (s Setup) config(rule []byte) *tls.Config {
 			tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
 		},
 	}
+}
+
+// protocols are those that clients may choose from, the best first (RFC 7301).
+func (s Setup) protocols() []string {
+	if s.HTTP2 {
+		return []string{"h2", "http/1.1"}
+	}
+	return []string{"http/1.1"}
 }
 
 // host is the one that a client is answered for; "" if it named none and there is none for such clients.

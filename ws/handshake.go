@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // version is the one version of the protocol (RFC 6455, section 4.1).
@@ -13,7 +14,7 @@ const version = "13"
 
 // An Offer is what a client's handshake asks for.
 type Offer struct {
-	Key          string
+	Key          string   // "" over HTTP/2, where few clients send one
 	Subprotocols []string // in the client's order, over all its header lines
 	Deflate      []string // the permessage-deflate offers, as they were written, in order; all other extensions are left out
 }
@@ -56,13 +57,13 @@ func IsAttempt(r *http.Request) bool {
 	return hasToken(r.Header["Connection"], "upgrade")
 }
 
-// CheckRequest checks that r is a client's opening handshake (RFC 6455, section 4.2.1) and reads what it offers. The error is
-// a *HandshakeError.
+// CheckRequest checks that r is a client's opening handshake (RFC 6455, section 4.2.1), which over HTTP/2 has been through FromHTTP2,
+// and reads what it offers. The error is a *HandshakeError.
 func CheckRequest(r *http.Request) (Offer, error) {
 	if r.Method != http.MethodGet {
 		return Offer{}, refuse(r, http.StatusMethodNotAllowed, "a WebSocket handshake is a GET request, not %s", r.Method)
 	}
-	if r.ProtoMajor != 1 || r.ProtoMinor < 1 {
+	if !r.ProtoAtLeast(1, 1) {
 		return Offer{}, refuse(r, http.StatusBadRequest, "a WebSocket handshake needs HTTP/1.1, and this request came as %s; "+
 			"a proxy in front may have to be told to use it (nginx: proxy_http_version 1.1)", r.Proto)
 	}
@@ -88,6 +89,8 @@ func CheckRequest(r *http.Request) (Offer, error) {
 func checkUpgrade(r *http.Request) error {
 	versions := r.Header["Sec-Websocket-Version"]
 	switch {
+	case overHTTP2(r) && !strings.EqualFold(r.Header.Get("Upgrade"), "websocket"): // RFC 9220, section 3, says it for HTTP/3
+		return refuse(r, http.StatusNotImplemented, "a tunnel for %q is not possible here, only for websocket", r.Header.Get("Upgrade"))
 	case !hasToken(r.Header["Upgrade"], "websocket"):
 		return refuse(r, http.StatusUpgradeRequired, "upgrade to %q is not possible here, only to websocket", r.Header.Get("Upgrade"))
 	case !hasToken(r.Header["Connection"], "upgrade"):
@@ -95,7 +98,9 @@ func checkUpgrade(r *http.Request) error {
 			"a proxy in between may have to be told to pass it on", r.Header.Get("Connection"))
 	case r.Host == "":
 		return refuse(r, http.StatusBadRequest, "empty Host header")
-	case r.ContentLength != 0: // -1 if it comes in chunks
+	case overHTTP2(r) && r.ContentLength != -1: // what the client sends of the socket is a body without a length
+		return refuse(r, http.StatusBadRequest, "a WebSocket handshake has no content-length, and does not end its stream")
+	case !overHTTP2(r) && r.ContentLength != 0: // -1 if it comes in chunks
 		return refuse(r, http.StatusBadRequest, "a WebSocket handshake has no body")
 	case len(versions) > 1:
 		return refuse(r, http.StatusBadRequest, "%d Sec-WebSocket-Version headers", len(versions))
@@ -106,9 +111,13 @@ func checkUpgrade(r *http.Request) error {
 	return nil
 }
 
-// checkKey returns the one key of 16 bytes that a handshake has.
+// checkKey returns the one key of 16 bytes that a handshake has. Over HTTP/2 it proves nothing (RFC 8441, section 5.1), and is there
+// where something in front has made one handshake of another.
 func checkKey(r *http.Request) (string, error) {
 	keys := r.Header["Sec-Websocket-Key"]
+	if len(keys) == 0 && overHTTP2(r) {
+		return "", nil
+	}
 	if len(keys) != 1 {
 		return "", refuse(r, http.StatusBadRequest, "%d Sec-WebSocket-Key headers, where one is needed", len(keys))
 	}
@@ -118,6 +127,8 @@ func checkKey(r *http.Request) (string, error) {
 	}
 	return key, nil
 }
+
+func overHTTP2(r *http.Request) bool { return r.ProtoMajor > 1 }
 
 // refuse makes the error for r. After a refused upgrade the connection is closed: whoever asked may have sent frames already,
 // which must not be read as a request.

@@ -102,9 +102,12 @@ func appendHeader(dst []byte, h http.Header) []byte {
 
 // appendLine appends one header line; nothing if it could not be read back as this one line.
 func appendLine(dst []byte, name, value string) []byte {
-	if !isToken(name) || strings.ContainsAny(value, "\r\n\x00") {
+	if !isToken(name) || !isLine(value) {
 		return dst
 	}
 	dst = append(append(dst, name...), ": "...)
 	return append(append(dst, value...), "\r\n"...)
 }
+
+// isLine reports whether a value stays in its line.
+func isLine(value string) bool { return !strings.ContainsAny(value, "\r\n\x00") }

@@ -362,7 +362,7 @@ func testCloseReturnsInTime(t *testing.T) {
 			t.Parallel()
 			o := o // the states run at once
 			var rigs []*rig
-			for _, kinds := range [][2]kind{{plain, plain}, {tls13, tls12}, {plain, unix}, {pipe, pipe}} {
+			for _, kinds := range [][2]kind{{plain, plain}, {tls13, tls12}, {plain, unix}, {http2, plain}, {pipe, pipe}} {
 				for i := range 4 {
 					stream := i&1 == 0
 					if o.WriteTimeout = 0; i&2 == 0 {

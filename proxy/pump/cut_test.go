@@ -15,7 +15,7 @@ func TestFramesOfEverySize(t *testing.T) { bothDrivers(t, testFramesOfEverySize)
 
 func testFramesOfEverySize(t *testing.T) {
 	t.Parallel()
-	for _, kinds := range [][2]kind{{plain, plain}, {tls13, plain}, {plain, tls12}} {
+	for _, kinds := range [][2]kind{{plain, plain}, {tls13, plain}, {plain, tls12}, {http2, plain}} {
 		t.Run(string(kinds[0]+" to "+kinds[1]), func(t *testing.T) {
 			t.Parallel()
 			r := newLinkRig(t, quiet(), kinds[0], kinds[1], Backend{})

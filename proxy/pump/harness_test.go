@@ -296,6 +296,7 @@ const (
 	unix  kind = "unix"
 	tls12 kind = "tls 1.2"
 	tls13 kind = "tls 1.3"
+	http2 kind = "http/2"
 	pipe  kind = "pipe" // no half-close, no deadline of the operating system
 )
 
@@ -305,6 +306,8 @@ func (k kind) pair(t testing.TB, serves bool) (ours, theirs net.Conn) {
 	switch k {
 	case pipe:
 		ours, theirs = net.Pipe()
+	case http2:
+		ours, theirs = newTunnels(t).open()
 	case unix:
 		ours, theirs = dial(t, "unix", filepath.Join(t.TempDir(), "s"))
 	default:

@@ -38,7 +38,7 @@ func busyUntilEnd(r *rig, _ ws.Message) error { <-r.ending.Done(); return nil }
 
 func TestMessagesAreWhole(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []kind{plain, tls12, tls13, pipe} {
+	for _, kind := range []kind{plain, tls12, tls13, http2, pipe} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			up := traffic(11, true)
@@ -251,7 +251,7 @@ func TestMessagesCloseReturnsInTime(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var rigs []*rig
-			for _, kind := range []kind{plain, tls13, pipe} {
+			for _, kind := range []kind{plain, tls13, http2, pipe} {
 				r := startMessagesOver(t, o, kind, nil, c.handle)
 				c.prepare(r)
 				r.socket.End(ws.Cause{Kind: ws.ShuttingDown})

@@ -39,7 +39,7 @@ func testSlowSides(t *testing.T) {
 		{"the backend", false, func(r *rig) { r.client.flood(r.client.frame(true, ws.Binary, large).append(nil)) }, ws.BackendSlow},
 		{"the stream", true, func(r *rig) { r.client.flood(r.client.frame(true, ws.Binary, large).append(nil)) }, ws.BackendSlow},
 	} {
-		for _, kinds := range [][2]kind{{plain, plain}, {tls13, tls13}} {
+		for _, kinds := range [][2]kind{{plain, plain}, {tls13, tls13}, {http2, plain}} {
 			t.Run(fmt.Sprint(c.name, " ", kinds), func(t *testing.T) {
 				t.Parallel()
 				r := newLinkRig(t, o, kinds[0], kinds[1], Backend{Stream: c.stream, Message: ws.Binary})

@@ -16,7 +16,7 @@ import (
 // Early bytes come first, then all that the connection brings, whatever it is.
 func TestEachGivesEveryByteOnce(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []kind{plain, unix, tls12, tls13, pipe} {
+	for _, kind := range []kind{plain, unix, tls12, tls13, http2, pipe} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			sent := make([]byte, 1<<20)
@@ -60,7 +60,7 @@ func TestEachStopsWhenToldSo(t *testing.T) {
 // A deadline ends the reading of a peer that always has more.
 func TestDeadlineEndsAFlood(t *testing.T) {
 	t.Parallel()
-	for _, kind := range []kind{plain, unix, tls13} {
+	for _, kind := range []kind{plain, unix, tls13, http2} {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
 			ours, theirs := kind.pair(t, true)

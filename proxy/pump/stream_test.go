@@ -43,7 +43,7 @@ func TestStreamGetsPayloadAlone(t *testing.T) { bothDrivers(t, testStreamGetsPay
 
 func testStreamGetsPayloadAlone(t *testing.T) {
 	t.Parallel()
-	for _, kinds := range [][2]kind{{plain, plain}, {tls13, unix}, {plain, tls13}, {pipe, pipe}} {
+	for _, kinds := range [][2]kind{{plain, plain}, {tls13, unix}, {plain, tls13}, {http2, plain}, {pipe, pipe}} {
 		t.Run(fmt.Sprint(kinds), func(t *testing.T) {
 			t.Parallel()
 			r := newLinkRig(t, quiet(), kinds[0], kinds[1], Backend{Stream: true, Message: ws.Binary})
@@ -68,7 +68,7 @@ func TestStreamReadsBecomeMessages(t *testing.T) { bothDrivers(t, testStreamRead
 
 func testStreamReadsBecomeMessages(t *testing.T) {
 	t.Parallel()
-	for _, kinds := range [][2]kind{{plain, plain}, {tls13, unix}, {plain, tls13}, {pipe, pipe}} {
+	for _, kinds := range [][2]kind{{plain, plain}, {tls13, unix}, {plain, tls13}, {http2, plain}, {pipe, pipe}} {
 		t.Run(fmt.Sprint(kinds), func(t *testing.T) {
 			t.Parallel()
 			early := strings.Repeat("early", 20000) // more than a chunk

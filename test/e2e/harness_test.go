@@ -29,6 +29,7 @@ import (
 	"github.com/gorilla/websocket"
 
 	"bridgehead/internal/leak"
+	"bridgehead/test/h2test"
 )
 
 // patience bounds every wait for something that ought to happen soon.
@@ -108,7 +109,7 @@ func launch(t *testing.T, body string) *edge {
 certificates: {internal: true}
 log: {format: json, level: debug}
 listeners:
-  - {name: wss, address: "127.0.0.1:0", tls: true}
+  - {name: wss, address: "127.0.0.1:0", tls: true, http2: ` + fmt.Sprint(http2) + `}
   - {name: ws, address: "127.0.0.1:0"}
 admin: {address: "127.0.0.1:0"}
 `
@@ -238,7 +239,32 @@ func (e *edge) tls() *tls.Config { return &tls.Config{RootCAs: e.roots, ServerNa
 
 // dialer is a WebSocket client that trusts the local authority.
 func (e *edge) dialer() *websocket.Dialer {
-	return &websocket.Dialer{TLSClientConfig: e.tls(), HandshakeTimeout: patience}
+	d := &websocket.Dialer{TLSClientConfig: e.tls(), HandshakeTimeout: patience}
+	if http2 {
+		d.NetDialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+			return h2test.Dial(ctx, address, d.TLSClientConfig)
+		}
+	}
+	return d
+}
+
+// http2 has the clients of the suite, those of the wss listener, come over HTTP/2: E2E_HTTP=2. The suite is for both.
+var http2 = os.Getenv("E2E_HTTP") == "2"
+
+// modern has the TLS listeners of a configuration speak HTTP/2, where the suite does.
+func modern(config string) string {
+	if http2 {
+		config = strings.ReplaceAll(config, "tls: true}", "tls: true, http2: true}")
+	}
+	return config
+}
+
+// dialTLS connects to the wss listener for a handshake by hand.
+func (e *edge) dialTLS() (net.Conn, error) {
+	if http2 {
+		return h2test.Dial(e.t.Context(), e.addrs["wss"], e.tls())
+	}
+	return tls.Dial("tcp", e.addrs["wss"], e.tls())
 }
 
 func (e *edge) url(path string) string { return "wss://" + e.addrs["wss"] + path }
@@ -280,7 +306,7 @@ func (e *edge) refused(path string, header http.Header) *http.Response {
 // whatever followed the 101.
 func (e *edge) raw(path string, extra ...string) *rawConn {
 	e.t.Helper()
-	conn, err := tls.Dial("tcp", e.addrs["wss"], e.tls())
+	conn, err := e.dialTLS()
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -309,8 +335,17 @@ func handshake(path string, extra ...string) string {
 
 // A rawConn is an upgraded connection on which a test says what it likes.
 type rawConn struct {
-	*tls.Conn
+	net.Conn
 	br *bufio.Reader
+}
+
+// vanish ends a connection as a killed process does.
+func vanish(conn net.Conn) {
+	for upper, ok := conn.(interface{ NetConn() net.Conn }); ok; upper, ok = conn.(interface{ NetConn() net.Conn }) {
+		conn = upper.NetConn()
+	}
+	conn.(*net.TCPConn).SetLinger(0)
+	conn.Close()
 }
 
 func (c *rawConn) Read(p []byte) (int, error) { return c.br.Read(p) }
@@ -491,7 +526,7 @@ const own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address:
 // authority, if there is one.
 func startIn(t *testing.T, dir, config string, env ...string) *edge {
 	t.Helper()
-	return startBy(t, exec.Command(program, "serve", "-c", write(t, dir, "config.yaml", config)), env...)
+	return startBy(t, exec.Command(program, "serve", "-c", write(t, dir, "config.yaml", modern(config))), env...)
 }
 
 // startBy is startIn by a command of the caller's, whose file stands behind -c.
@@ -550,12 +585,20 @@ func fields(line string) map[string]any {
 // anyHost is a client that reaches the wss listener by whatever name, as if DNS led there.
 func (e *edge) anyHost() *websocket.Dialer {
 	to := e.addr("wss")
-	return &websocket.Dialer{
+	d := &websocket.Dialer{
 		TLSClientConfig: &tls.Config{RootCAs: e.roots}, HandshakeTimeout: patience,
 		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", to)
 		},
 	}
+	if http2 {
+		d.NetDialTLSContext = func(ctx context.Context, _, address string) (net.Conn, error) {
+			config := d.TLSClientConfig.Clone()
+			config.ServerName, _, _ = net.SplitHostPort(address)
+			return h2test.Dial(ctx, to, config)
+		}
+	}
+	return d
 }
 
 // visit opens a socket by a URL with any host and closes it with the test.

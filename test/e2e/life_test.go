@@ -70,8 +70,8 @@ routes:
 	})+`"}}
 `)
 	raw := e.raw("/")
-	raw.NetConn().(*net.TCPConn).SetLinger(0)
-	raw.NetConn().Close()
+	e.await(func(line map[string]any) bool { return line["msg"] == "open" }) // before it the client would be gone in the handshake
+	vanish(raw.Conn)
 	if code := <-told; code != 1001 {
 		t.Fatalf("the upstream was told %d", code)
 	}

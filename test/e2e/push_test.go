@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -143,8 +142,7 @@ routes: [{name: r, socket: {message_size: 1KiB}, webhook: {to: "http://`+app.add
 			wantClose(t, conn, 1005)
 		}, told{Code: 1005, Initiator: "client", Clean: true}},
 		{"client vanishes", func(conn *websocket.Conn) {
-			conn.NetConn().(interface{ NetConn() net.Conn }).NetConn().(*net.TCPConn).SetLinger(0)
-			conn.Close()
+			vanish(conn.NetConn())
 		}, told{Code: 1006, Reason: "client gone", Initiator: "client"}},
 		{"client says too much", func(conn *websocket.Conn) {
 			send(t, conn, strings.Repeat("x", 2000))

@@ -32,7 +32,7 @@ func scaled(plain, underRace int) int {
 func (e *edge) revise(config string) {
 	e.t.Helper()
 	file := e.process.Args[3]
-	replace(e.t, filepath.Dir(file), filepath.Base(file), []byte(config))
+	replace(e.t, filepath.Dir(file), filepath.Base(file), []byte(modern(config)))
 }
 
 // reload asks the program to read its configuration again.

@@ -1,5 +1,6 @@
 // The chat that everybody begins with: the broadcast server of npm's ws, as its README has it, and a plain page, in the tabs of a real
-// browser that trusts the local authority. The tests are stations of one life: the tabs stay open from each to the next.
+// browser that trusts the local authority. The tests are stations of one life: the tabs stay open from each to the next. With HTTP=2 in
+// the environment page and sockets come over one HTTP/2 connection.
 
 import assert from 'node:assert/strict';
 import {execFile, fork} from 'node:child_process';
@@ -17,6 +18,7 @@ import {Bridge, End, listen, soon} from './harness.mjs';
 
 const seed = fileURLToPath(new URL('seed/', import.meta.url));
 const names = ['ada', 'ben', 'cleo'];
+const http2 = process.env.HTTP === '2';
 const ends = []; // what is to be stopped, the last first
 const complaints = []; // of the pages' scripts
 let bridge, profile, configuration, port, tabs, stranger;
@@ -66,6 +68,10 @@ class Tab {
     tab.page = await profile.newPage();
     tab.page.setDefaultTimeout(20_000);
     tab.page.on('pageerror', error => complaints.push(error));
+    const devtools = await tab.page.context().newCDPSession(tab.page);
+    tab.answers = []; // to the handshakes of its sockets
+    devtools.on('Network.webSocketHandshakeResponseReceived', ({response}) => tab.answers.push(response.status));
+    await devtools.send('Network.enable');
     await tab.page.goto(url);
     return tab;
   }
@@ -121,7 +127,7 @@ certificates: {internal: true}
 log: {format: json}
 
 listeners:
-  - {name: wss, address: "127.0.0.1:0", tls: true}
+  - {name: wss, address: "127.0.0.1:0", tls: true, http2: ${http2}}
 
 routes:
   - name: chat
@@ -173,6 +179,14 @@ test('what one tab says all tabs hear, in the same order', async () => {
   const heard = await tabs[0].lines('message');
   assert.deepEqual(heard.toSorted(), names.map(name => `this is ${name}`));
   for (const tab of tabs) assert.deepEqual(await tab.lines('message'), heard);
+});
+
+test('page and socket came by the version of HTTP that they were to', async () => {
+  for (const tab of tabs) {
+    const by = await tab.page.evaluate(() => performance.getEntriesByType('navigation')[0].nextHopProtocol);
+    assert.equal(by, http2 ? 'h2' : 'http/1.1');
+    assert.deepEqual(tab.answers, [http2 ? 200 : 101]);
+  }
 });
 
 test('reloads lose and double nothing while the tabs talk, and close no socket', async () => {

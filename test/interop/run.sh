@@ -26,5 +26,12 @@ built=$(mktemp -d)
 trap 'rm -rf "$built"' EXIT
 go build -o "$built/bridgehead" ../../cmd/bridgehead
 
-[ $# -gt 0 ] || set -- *.test.mjs
-BRIDGEHEAD=$built/bridgehead CHROMIUM=$(command -v chromium) node --test --test-reporter=spec --test-timeout=120000 "$@"
+export BRIDGEHEAD=$built/bridgehead CHROMIUM
+CHROMIUM=$(command -v chromium)
+tests() { node --test --test-reporter=spec --test-timeout=120000 "$@"; }
+if [ $# -gt 0 ]; then
+	tests "$@"
+else
+	tests *.test.mjs
+	HTTP=2 tests browser.test.mjs
+fi

@@ -24,6 +24,7 @@ lint: ## format, modules, vet, linters, and a build for every system
 	go mod tidy -diff
 	go mod verify
 	go vet ./...
+	cd test/acme && go vet .
 	$(GOLANGCI) run ./...
 	@set -e; for system in $(SYSTEMS); do \
 		echo "GOOS=$${system%/*} GOARCH=$${system#*/} go vet ./..."; \
@@ -34,7 +35,7 @@ lint: ## format, modules, vet, linters, and a build for every system
 race: ## all tests with the race detector
 	go test -race ./...
 
-interop: ## the binary with real clients, servers and brokers, and end to end over HTTP/2; needs Node.js
+interop: ## the binary with real clients, servers, brokers and an ACME authority, and end to end over HTTP/2; needs Node.js
 	./test/interop/run.sh
 	E2E_HTTP=2 go test ./test/e2e
 

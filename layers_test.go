@@ -37,13 +37,17 @@ var homes = map[string][]string{
 	"github.com/caddyserver/certmagic": {"tls"},
 	"github.com/go-jose/go-jose/v4":    {"policy/auth"},
 	"github.com/fsnotify/fsnotify":     {"internal/watch"},
+	"github.com/libdns":                {"tls"},
+	"github.com/mholt/acmez":           {"tls"},
+	"go.uber.org/zap":                  {"tls"},
+	"golang.org/x/net":                 {"tls"},
 	"github.com/gorilla/websocket":     {"proxy/pump", "cmd/bridgehead/connect", "cmd/bridgehead/demo"},
 	"github.com/pires/go-proxyproto":   {"internal/proxyproto"},
 	"github.com/prometheus":            {"internal/metrics"},
 	"github.com/spf13/cobra":           {"cmd/bridgehead"},
 	"github.com/standard-webhooks":     {"proxy/webhook", "cmd/bridgehead/demo"},
 	"golang.org/x/crypto":              {"policy/auth"},
-	"golang.org/x/time":                {"policy"},
+	"golang.org/x/time":                {"policy", "tls"},
 	"gopkg.in/yaml.v3":                 {"internal/yamlpos"},
 }
 

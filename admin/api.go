@@ -1,9 +1,11 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"bridgehead/hub"
 	"bridgehead/internal/metrics"
@@ -21,8 +23,14 @@ type Config struct {
 	PushTokens  []Token                                 // who may use the listener for applications; none: clients on this machine
 	Reload      func(dryRun bool) (diff any, err error) // reads the configuration again, or tells what that would change
 	Upstreams   func() any                              // what is known of the servers behind the routes
-	Ready       func() error                            // why no sockets are taken, such as a drain; nil, or an answer of nil, is ready
-	Version     string                                  // of the program
+	// Certificates is what is known of the certificates.
+	Certificates func() any
+	// ChangeCertificate renews the certificate of a subject, or gets the first; with a reason it revokes and replaces it. The error
+	// may be an ErrNoCertificate.
+	ChangeCertificate func(ctx context.Context, subject, reason string) error
+	Lacking           func() []string // hosts without a certificate that clients take, and why; they do not make the program unready
+	Ready             func() error    // why no sockets are taken, such as a drain; nil, or an answer of nil, is ready
+	Version           string          // of the program
 }
 
 // An API answers operators and applications. Its handlers may be used at once.
@@ -51,6 +59,9 @@ func (a *API) operatorCalls() []call {
 		{"GET", "/readyz", anybody, "200, or 503 with the reason why no sockets are taken", a.ready},
 		{"GET", "/metrics", roleRead, "Prometheus metrics", a.metrics},
 		{"GET", "/v1/upstreams", roleRead, "the servers behind the routes, and how they are", a.upstreams},
+		{"GET", "/v1/certificates", roleRead, "the certificates: who signed them, when they end and are renewed, what failed", a.certificates},
+		{"POST", "/v1/certificates/{subject}/renew", roleAdmin, "get another in the place of an automatic one, or try again to get the first", a.renew},
+		{"POST", "/v1/certificates/{subject}/revoke", roleAdmin, "have an automatic one declared invalid, and get another: ?reason=", a.revoke},
 		{"POST", "/v1/reload", roleAdmin, "read the configuration again: ?dry_run=true tells what would change", a.reload},
 	}
 }
@@ -81,6 +92,9 @@ func (a *API) ready(w http.ResponseWriter, _ *http.Request, _ *caller) error {
 		if reason := a.Ready(); reason != nil {
 			status, text = http.StatusServiceUnavailable, "not ready: "+reason.Error()
 		}
+	}
+	if a.Lacking != nil { // one host without a certificate must not take the others out of service, nor hide us from its authority
+		text = strings.Join(append([]string{text}, a.Lacking()...), "\n")
 	}
 	plain(w, status, text+"\n")
 	return nil

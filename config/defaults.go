@@ -16,15 +16,17 @@ import (
 	"bridgehead/proxy/stream"
 	"bridgehead/proxy/upstream"
 	"bridgehead/proxy/webhook"
+	certs "bridgehead/tls"
 )
 
 // builtIn is the configuration before the file says anything.
 func builtIn() *Config {
 	return &Config{
-		Defaults: proxy.DefaultOptions(),
-		Driver:   "auto",
-		Drain:    8 * time.Second,
-		Log:      Log{Format: "text", Level: "info"},
+		Certificates: certs.DefaultOptions(),
+		Defaults:     proxy.DefaultOptions(),
+		Driver:       "auto",
+		Drain:        8 * time.Second,
+		Log:          Log{Format: "text", Level: "info"},
 	}
 }
 
@@ -37,6 +39,12 @@ func (c *Config) preset(fresh any) {
 		*v = DefaultHSTS()
 	case *Route:
 		v.Options = yamlpos.Clone(c.Defaults)
+	case *certs.DNS:
+		*v = certs.DefaultDNS()
+	case *certs.RFC2136:
+		*v = certs.DefaultRFC2136()
+	case *certs.OnDemand:
+		*v = certs.DefaultOnDemand()
 	case *upstream.Options:
 		*v = upstream.DefaultOptions()
 	case *upstream.Sticky:

@@ -13,6 +13,9 @@ func (c *Config) resolve() {
 		c.path(&pair.Cert)
 		c.path(&pair.Key)
 	}
+	for i := range c.Certificates.ACME {
+		c.path(&c.Certificates.ACME[i].CA)
+	}
 	for i := range c.Listeners {
 		if ca := c.Listeners[i].ClientCA; ca != nil {
 			for j := range ca.Files {

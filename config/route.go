@@ -78,6 +78,17 @@ func (r *Route) bridges() []bridge {
 // Pattern is the route's host and path. It cannot fail for a route of a Config that was loaded.
 func (r *Route) Pattern() (routes.Pattern, error) { return routes.Parse(r.Host, r.Path) }
 
+// CertHost is the host as certificates have it: a capture stands for one label, as `*` does there; a route for every host is "".
+func (r *Route) CertHost() string {
+	labels := strings.Split(r.Host, ".")
+	for i, label := range labels {
+		if strings.HasPrefix(label, "{") {
+			labels[i] = "*"
+		}
+	}
+	return strings.Join(labels, ".")
+}
+
 // Validate reports what cannot work in the route itself. It looks and never acts.
 func (r *Route) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	r.Options.Validate(at, p)

@@ -41,6 +41,7 @@ func (c *Config) validate(p *yamlpos.Problems) {
 	c.validateListeners(root.Key("listeners"), p)
 	c.validateUpstreams(root.Key("upstreams"), p)
 	c.validateRoutes(root.Key("routes"), p)
+	c.validateHosts(root.Key("routes"), p)
 }
 
 func (c *Config) validateListeners(at yamlpos.Path, p *yamlpos.Problems) {
@@ -81,7 +82,8 @@ func (c *Config) validateProxyProtocol(l *Listener, at yamlpos.Path, p *yamlpos.
 
 // noCertificates reports a listener that needs certificates; it may not stand in the file.
 func noCertificates(listener yamlpos.Path, p *yamlpos.Problems) {
-	const mend = "set certificates.internal: true for a local authority, or list certificates.files"
+	const mend = "set certificates.email to get them from Let's Encrypt, certificates.internal: true for a local authority, or " +
+		"list certificates.files"
 	if p.Given(listener) {
 		p.Add(listener.Key("tls"), "needs certificates, and there are none: %s", mend)
 	} else {
@@ -136,6 +138,33 @@ func (c *Config) validateAuth(o *proxy.Options, at yamlpos.Path, p *yamlpos.Prob
 			p.Add(at.Key("auth"), "%s", missing("authenticator", name, known, "add it under authenticators or, to let everybody in, write none"))
 		}
 	}
+}
+
+// validateHosts reports hosts of routes under TLS that no certificate is to be had for. One without a host serves those of the others.
+func (c *Config) validateHosts(at yamlpos.Path, p *yamlpos.Problems) {
+	if p.Within(yamlpos.Path{"certificates"}) {
+		return
+	}
+	named := slices.ContainsFunc(c.Routes, func(r Route) bool { return r.Host != "" && c.Secure(&r) })
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		if _, err := r.Pattern(); err != nil || !c.Secure(r) || r.Host == "" && named {
+			continue
+		}
+		why := c.Certificates.Unassigned(r.CertHost())
+		switch {
+		case why == "":
+		case r.Host == "":
+			p.Add(at.Index(i), "gets no certificate: %s", why)
+		default:
+			p.Add(at.Index(i).Key("host"), "%q gets no certificate: %s", r.Host, why)
+		}
+	}
+}
+
+// Secure tells whether clients reach a route under TLS.
+func (c *Config) Secure(r *Route) bool {
+	return slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.TLS && r.on(l.Name) })
 }
 
 func (c *Config) validateRouteListeners(r *Route, at yamlpos.Path, p *yamlpos.Problems) {

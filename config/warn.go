@@ -12,6 +12,7 @@ import (
 // warn reports what works and may not have been meant, in a configuration without problems.
 func (c *Config) warn(p *yamlpos.Problems) {
 	var root yamlpos.Path
+	c.Certificates.Warn(root.Key("certificates"), p)
 	c.warnDefaultSNI(root.Key("certificates").Key("default_sni"), p)
 	c.warnListeners(root.Key("listeners"), p)
 	c.warnUpstreams(root.Key("upstreams"), p)

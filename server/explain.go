@@ -188,7 +188,7 @@ func (x *explainer) explainClientCA(o *certs.ClientCA) {
 }
 
 func (x *explainer) explainCertificate() {
-	chosen, err := certs.Explain(x.config.Certificates, certNames(x.config.Routes), routes.Hostname(x.question.URL.Host))
+	chosen, err := certs.Explain(x.config.Certificates, certNames(secureRoutes(x.config)), routes.Hostname(x.question.URL.Host))
 	switch {
 	case err != nil:
 		x.tell("certificate", Unknown, "%v", err)

@@ -64,7 +64,7 @@ func (p *plan) planFronts() error {
 	s, c := p.server, p.config
 	api := admin.Config{
 		Hub: s.hub, Metrics: s.metrics, Log: s.log, Version: s.version, Ready: s.ready, AdminTokens: c.Admin.Tokens, Reload: s.reloadCall,
-		Upstreams: s.upstreams,
+		Upstreams: s.upstreams, Certificates: s.certificates, ChangeCertificate: s.changeCertificate, Lacking: s.lacking,
 	}
 	operators := front{name: "admin", options: c.Admin}
 	err := p.planFront(operators, c.Admin.Address, one(admin.Listen), func(f *front) error { return s.private(f, admin.New(api).Admin()) })
@@ -358,11 +358,19 @@ func (l *lease) setDeadline(t time.Time) {
 
 // root is what a listener for clients does with a request.
 func (s *Server) root(o *config.Listener) http.Handler {
+	serve := s.routed(o.Name)
 	if o.Redirect {
-		return http.HandlerFunc(s.redirect)
+		serve = s.redirect
 	}
-	name := o.Name
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	if o.TLS {
+		return serve
+	}
+	return s.challenged(serve)
+}
+
+// routed has requests served by the routes of a listener.
+func (s *Server) routed(name string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 1 { // the request before may have left one
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{})
 		}
@@ -381,7 +389,7 @@ func (s *Server) root(o *config.Listener) http.Handler {
 			return
 		}
 		match.ServeHTTP(w, r)
-	})
+	}
 }
 
 // unrouted answers a request that no route takes. A handshake is worth a line: it comes from somebody who expects a socket here.

@@ -78,14 +78,21 @@ func (p *plan) planState() error {
 		return fmt.Errorf("state: %w; name a directory that this user may write", err)
 	}
 	p.then(func() { p.server.capacity.SetMax(p.config.MaxConnections) })
+	if where := fleeting(p.config.State); where != "" && p.config.State != p.was.config.State && p.keeps() {
+		p.server.log.Warn("what must survive a restart is lost then: authorities limit how often they give new certificates, and clients "+
+			"would have to trust another local CA; let `state` lie on a volume or a disk", "state", p.config.State, "lies_on", where)
+	}
 	return nil
+}
+
+// keeps tells whether certificates are kept under `state`.
+func (p *plan) keeps() bool {
+	return p.config.Certificates.Automatic() || p.config.Certificates.Internal
 }
 
 // planCerts keeps the certificates as long as they come from the same place, with all that was made meanwhile.
 func (p *plan) planCerts() (err error) {
 	c, was := p.config, p.was
-	names := certNames(c.Routes)
-	same := reflect.DeepEqual(c.Certificates, was.config.Certificates) && c.State == was.config.State
 	switch {
 	case !c.Certificates.Enabled():
 		return nil
@@ -95,13 +102,13 @@ func (p *plan) planCerts() (err error) {
 		p.tickets = certs.OpenTickets(c.State, p.server.log)
 		p.undo = append(p.undo, p.tickets.Close)
 	}
-	switch {
-	case was.certs != nil && same:
+	p.then(func() { p.certs.Serve(certNames(secureRoutes(c)), listening(p.fronts)) })
+	if was.certs != nil && reflect.DeepEqual(c.Certificates, was.config.Certificates) && c.State == was.config.State {
 		p.certs = was.certs
-		p.then(func() { p.certs.Serve(names) })
 		return nil
 	}
-	if p.certs, err = certs.New(c.Certificates, names, c.State, p.server.log); err != nil {
+	with := certs.Means{State: c.State, Log: p.server.log, Metrics: p.server.metrics, Was: was.certs}
+	if p.certs, err = certs.New(c.Certificates, with); err != nil {
 		return fmt.Errorf("certificates: %w", err)
 	}
 	p.undo = append(p.undo, p.certs.Close)

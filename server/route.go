@@ -12,6 +12,7 @@ import (
 	"bridgehead/proxy/relay"
 	"bridgehead/proxy/stream"
 	"bridgehead/proxy/webhook"
+	certs "bridgehead/tls"
 )
 
 // proxyConfig is what a route's proxy keeps for as long as the route exists.
@@ -109,17 +110,38 @@ func (g *generation) addr(name string) net.Addr {
 	return nil
 }
 
-// certNames are the hosts that certificates are needed for. A capture stands for one label, as `*` does in a certificate; a
-// route for every host is "".
+// secureRoutes are those that clients reach under TLS.
+func secureRoutes(c *config.Config) (all []config.Route) {
+	for i := range c.Routes {
+		if c.Secure(&c.Routes[i]) {
+			all = append(all, c.Routes[i])
+		}
+	}
+	return all
+}
+
+// certNames are the hosts that certificates are needed for.
 func certNames(rs []config.Route) (names []string) {
 	for i := range rs {
-		labels := strings.Split(rs[i].Host, ".")
-		for j, label := range labels {
-			if strings.HasPrefix(label, "{") {
-				labels[j] = "*"
-			}
-		}
-		names = append(names, strings.Join(labels, "."))
+		names = append(names, rs[i].CertHost())
 	}
 	return names
+}
+
+// listening are the addresses at which authorities find the listeners: of several those with the ports of the protocols.
+func listening(fronts []*front) (at certs.Listening) {
+	for _, f := range fronts {
+		if !f.public {
+			continue
+		}
+		address := f.socket.Addr().String()
+		to, port := &at.Plain, ":80"
+		if f.secure {
+			to, port = &at.Secure, ":443"
+		}
+		if *to == "" || strings.HasSuffix(address, port) {
+			*to = address
+		}
+	}
+	return at
 }

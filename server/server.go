@@ -73,6 +73,7 @@ func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())
 	s.metrics.Upstreams(s.samples)
+	s.metrics.Certificates(s.certificateSamples)
 	s.cut, s.cutShort = context.WithCancel(context.Background())
 	s.now.Store(&generation{config: new(config.Config)})
 	var err error

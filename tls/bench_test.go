@@ -70,7 +70,7 @@ func withPairs(b *testing.B, names []string) *Certs {
 
 func withAuthority(b *testing.B, names []string) *Certs {
 	b.Helper()
-	c, err := New(Options{Internal: true}, names, b.TempDir(), newLogs().logger())
+	c, err := New(Options{Internal: true}, Means{State: b.TempDir(), Log: newLogs().logger()})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func withAuthority(b *testing.B, names []string) *Certs {
 
 func bare(b *testing.B, names []string) *Certs {
 	b.Helper()
-	c, err := New(Options{}, names, "", newLogs().logger())
+	c, err := New(Options{}, Means{Log: newLogs().logger()})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,14 +1,16 @@
-// Package tls gives TLS listeners their certificates: from static files, read again when they change, and from a local
-// authority, which makes them when they are asked for. Other packages import it as certs.
+// Package tls gives TLS listeners their certificates: from static files, read again when they change, from authorities on the
+// Internet, by ACME, and from a local authority, which makes them when they are asked for. Other packages import it as certs.
 package tls
 
 import (
 	"crypto/tls"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 
+	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 )
 
@@ -18,6 +20,9 @@ type Certs struct {
 	sources   []source   // asked in this order
 	pairs     *pairs     // nil: no files
 	authority *authority // nil: no local authority
+	auto      *automatic // nil: none are got by ACME
+	origin    *sources   // with auto: from where
+	policy    atomic.Pointer[policy]
 	hosts     atomic.Pointer[hosts]
 	fallback  string // the host of clients that name none; "" if there is none
 	told      *seldom.Log
@@ -27,43 +32,104 @@ type Certs struct {
 // the handshake.
 type source func(asked) (*tls.Certificate, error)
 
-// New loads the files, loads or makes the local authority, and begins to watch the files. names are the hosts of all routes:
-// exact, `*.example.com` (a `*` stands for one label), or "" for any. state is the directory that keeps the local authority.
-// An error names the file and what to do about it.
-func New(o Options, names []string, state string, log *slog.Logger) (*Certs, error) {
-	c := &Certs{log: log, told: seldom.New(), fallback: strings.ToLower(o.DefaultSNI)}
-	var err error
-	if o.Internal {
-		if c.authority, err = newAuthority(state, log); err != nil {
-			return nil, err
-		}
-		c.sources = append(c.sources, c.authority.certificate)
-	}
-	if len(o.Files) > 0 {
-		if c.pairs, err = newPairs(o.Files, c.told, log); err != nil {
-			return nil, err
-		}
-		c.sources = append([]source{c.pairs.certificate}, append(c.sources, c.pairs.fallback)...)
-	}
+// Means are what a [Certs] works with.
+type Means struct {
+	State   string // the directory that keeps the local authority, and what was got from others
+	Log     *slog.Logger
+	Metrics *metrics.Set // may be nil
+	// Was is what a reload puts these certificates in the place of: those that were got from authorities are taken over, with what is
+	// under way. May be nil.
+	Was *Certs
+}
+
+// New loads the files, loads or makes the local authority, and begins to watch the files. Nothing is got from other authorities before
+// Serve. An error names the file and what to do about it.
+func New(o Options, with Means) (*Certs, error) {
+	c := &Certs{log: with.Log, told: seldom.New(), fallback: strings.ToLower(o.DefaultSNI)}
 	c.hosts.Store(newHosts(nil))
-	c.Serve(names)
+	if err := c.open(o, with); err != nil {
+		c.Close()
+		return nil, err
+	}
 	return c, nil
 }
 
-// Serve puts other hosts in the place of those that New was given. The next handshake is answered by them; the certificates that
-// were made for hosts which stay are kept.
-func (c *Certs) Serve(names []string) {
+// open makes the sources. They are asked in the order in which they are made, files first.
+func (c *Certs) open(o Options, with Means) (err error) {
+	if len(o.Files) > 0 {
+		if c.pairs, err = newPairs(o.Files, c.told, c.log); err != nil {
+			return err
+		}
+		c.sources = append(c.sources, c.pairs.certificate)
+	}
+	if o.Automatic() {
+		if err = c.openAutomatic(o, with); err != nil {
+			return err
+		}
+		c.sources = append(c.sources, func(q asked) (*tls.Certificate, error) {
+			if p := c.policy.Load(); p != nil {
+				return c.auto.certificate(q, p)
+			}
+			return nil, nil
+		})
+	}
+	if o.Internal {
+		if c.authority, err = newAuthority(with.State, c.log); err != nil {
+			return err
+		}
+		c.sources = append(c.sources, c.authority.certificate)
+	}
+	if c.pairs != nil {
+		c.sources = append(c.sources, c.pairs.fallback)
+	}
+	return nil
+}
+
+// openAutomatic takes over what got certificates before, if it keeps them at the same place.
+func (c *Certs) openAutomatic(o Options, with Means) (err error) {
+	var a *automatic
+	if was := with.Was; was != nil && was.auto != nil && was.auto.path == statePath(with.State) {
+		a = was.auto
+	} else if a, err = newAutomatic(with.State, o.CheckInterval, c.log, c.told, with.Metrics); err != nil {
+		return err
+	}
+	c.auto = a.hold()
+	c.origin, err = newSources(o, a.zap)
+	return err
+}
+
+// Serve is for these hosts from now on, those of all routes: exact, `*.example.com` (a `*` stands for one label), or "" for any. The
+// next handshake is answered by them; the certificates that were made for hosts which stay are kept, and those that are to be got
+// from authorities are got in the background.
+func (c *Certs) Serve(names []string, at Listening) {
 	now := newHosts(names)
 	before := c.hosts.Swap(now)
+	if c.auto != nil {
+		p, subjects := c.origin.policy(names, at, c.filed)
+		if old := c.policy.Swap(p); old != nil && old.at == at {
+			p.configs = old.configs // with their connections
+		}
+		c.auto.manage(p, subjects)
+		now = newHosts(slices.DeleteFunc(slices.Clone(names), func(name string) bool { return c.origin.options.assign(name).why == "" }))
+	}
 	if c.pairs != nil && c.authority == nil {
 		c.pairs.warnOfGaps(now, before)
 	}
 }
 
-// Close stops watching the files and waits until that has ended. The certificates stay usable.
+// filed tells whether a file holds a host.
+func (c *Certs) filed(name string) bool {
+	return c.pairs != nil && len(c.pairs.current.Load().find(name)) > 0
+}
+
+// Close stops watching the files, and getting and renewing certificates unless others have taken that over, and waits until that
+// has ended. The certificates stay usable.
 func (c *Certs) Close() {
 	if c.pairs != nil {
 		c.pairs.close()
+	}
+	if c.auto != nil {
+		c.auto.release()
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 // A Chosen tells how the handshake of a client that trusts the authorities would be answered.
 type Chosen struct {
-	Source string // "file", "authority", or "" for none
+	Source string // "file", "automatic", "on_demand", "authority", or "" for none
 	Names  []string
 	Text   string // which certificate, or why there is none
 	OK     bool   // the client takes it
@@ -38,10 +38,16 @@ func Explain(o Options, names []string, host string) (Chosen, error) {
 	if addr := q.addr.String(); q.name == "" && o.DefaultSNI != "" && !served.has(addr) && len(listed.find(addr)) == 0 {
 		return explainNameless(o, names, host)
 	}
+	origin := &sources{options: o, issuers: o.issuers()}
+	p, _ := origin.policy(names, Listening{}, func(name string) bool { return len(listed.find(name)) > 0 })
 	byName := q.name == "localhost" || q.name != "" && served.serve(q.name)
 	switch held := listed.find(strings.ToLower(host)); {
 	case len(held) > 0:
 		return fromFile(held[0].Leaf, paths), nil
+	case p.subject(q) != "":
+		return p.explain(p.subject(q)), nil
+	case p.demands(q):
+		return p.explainDemand(q.name), nil
 	case o.Internal && (q.name == "" || byName):
 		return fromAuthority(q), nil
 	case listed.first != nil && (q.name == "" || served.serve(q.name)):
@@ -63,6 +69,42 @@ func explainNameless(o Options, names []string, addr string) (Chosen, error) {
 		c.Text = fmt.Sprintf("certificates.default_sni: %s; it does not hold %s, so that clients which check that refuse it", c.Text, addr)
 	}
 	return c, err
+}
+
+// explain is a certificate that is got from an authority as soon as its host is served.
+func (p *policy) explain(subject string) Chosen {
+	var from []string
+	for i := range p.issuers {
+		if p.issuers[i].certifies(subject) {
+			from = append(from, p.issuers[i].Directory)
+		}
+	}
+	by := strings.Join(p.options.Challenges, " or ")
+	if i := p.options.provider(subject); i >= 0 {
+		by = fmt.Sprintf("a record in the DNS (certificates.dns[%d])", i)
+	}
+	return Chosen{
+		Source: "automatic", Names: []string{subject}, OK: true,
+		Text: fmt.Sprintf("automatic: for %s, from %s, shown to be ours by %s; bridgehead certs tells whether it was got", subject,
+			strings.Join(from, ", else "), by),
+	}
+}
+
+// explainDemand is a certificate that is got when the first client asks for its host.
+func (p *policy) explainDemand(name string) Chosen {
+	o := p.options.OnDemand
+	c := Chosen{Source: "on_demand", Names: []string{name}, OK: true}
+	switch {
+	case !p.certifies(name):
+		c.OK, c.Text = false, fmt.Sprintf("no authority under certificates certifies %s, so that the TLS handshake is refused", name)
+	case len(o.Allow) > 0 && !matchesHost(o.Allow, name):
+		c.OK, c.Text = false, fmt.Sprintf("certificates.on_demand.allow does not have %s, so that the TLS handshake is refused", name)
+	case o.Ask != "":
+		c.Text = fmt.Sprintf("automatic: for %s, when the first client asks for it, if certificates.on_demand.ask allows it", name)
+	default:
+		c.Text = fmt.Sprintf("automatic: for %s, when the first client asks for it", name)
+	}
+	return c
 }
 
 // fromAuthority is a certificate of the local authority.

@@ -23,7 +23,7 @@ var mends = []struct{ text, mend string }{
 
 const (
 	untrusted = "the client does not trust the certificate: with certificates.internal it must trust the root that `bridgehead ca` shows; " +
-		"with certificates.files the certificate must hold the host's name, and its file the intermediates too"
+		"with certificates.files the certificate must hold the host's name, and its file the intermediates too; an ACME authority for tests is trusted by nobody"
 	unsecured = "the client spoke without TLS to a port that has it: it must use wss:// or https://, or another port"
 )
 

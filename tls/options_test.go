@@ -8,7 +8,8 @@ import (
 
 func TestEachPairNeedsBothFiles(t *testing.T) {
 	t.Parallel()
-	o := Options{Files: []Pair{{"a.pem", "a-key.pem"}, {Cert: "b.pem"}, {Key: "c-key.pem"}, {}}}
+	o := DefaultOptions()
+	o.Files = []Pair{{"a.pem", "a-key.pem"}, {Cert: "b.pem"}, {Key: "c-key.pem"}, {}}
 	var p yamlpos.Problems
 	o.Validate(yamlpos.Path{"certificates"}, &p)
 	const want = `certificates.files[1]: key is missing: the PEM file with the certificate's private key

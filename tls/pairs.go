@@ -110,6 +110,9 @@ func (p *pairs) refresh() []error {
 	t := &table{byName: make(map[string][]*tls.Certificate)}
 	for _, pair := range p.all {
 		changed, err := pair.refresh()
+		if changed || err != nil {
+			pair.err = err
+		}
 		if err != nil {
 			broken = append(broken, err)
 		}
@@ -161,6 +164,7 @@ func (p *pairs) warnOfGaps(now, before *hosts) {
 type pair struct {
 	Pair
 	cert *tls.Certificate // nil: none yet
+	err  error            // of the last attempt to read it
 	seen [sha256.Size]byte
 }
 

@@ -174,7 +174,7 @@ func TestABrokenPairAtTheStartIsAnError(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			_, err := New(Options{Files: []Pair{good, test.pair}}, nil, "", newLogs().logger())
+			_, err := New(Options{Files: []Pair{good, test.pair}}, Means{Log: newLogs().logger()})
 			for _, words := range test.says {
 				if err == nil || !strings.Contains(err.Error(), words) {
 					t.Errorf("error %v does not say %q", err, words)

@@ -79,7 +79,7 @@ func TestManyAtOnceMakeOneRoot(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range roots {
 			wg.Go(func() {
-				c, err := New(internal, nil, state, l.logger())
+				c, err := New(internal, Means{State: state, Log: l.logger()})
 				if err != nil {
 					t.Error(err)
 					return
@@ -153,7 +153,7 @@ func TestADamagedRootIsAnErrorThatSaysWhatToDo(t *testing.T) {
 			beforeCert, _ := os.ReadFile(cert)
 			beforeKey, _ := os.ReadFile(key)
 
-			_, err := New(internal, nil, state, newLogs().logger())
+			_, err := New(internal, Means{State: state, Log: newLogs().logger()})
 			if err == nil {
 				t.Fatal("no error")
 			}
@@ -176,7 +176,7 @@ func TestAStateThatCannotHoldARoot(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	for state, says := range map[string]string{"": "set `state`", file: file} {
-		if _, err := New(internal, nil, state, newLogs().logger()); err == nil || !strings.Contains(err.Error(), says) {
+		if _, err := New(internal, Means{State: state, Log: newLogs().logger()}); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("state %q: error %v, want it to say %q", state, err, says)
 		}
 	}

@@ -18,14 +18,14 @@ func TestServeReplacesTheHosts(t *testing.T) {
 	goes := served(t, address, "goes.example.com")
 	wantRefused(t, address, "comes.example.com")
 
-	c.Serve([]string{"stays.example.com", "comes.example.com", "*.wild.example.com"})
+	c.Serve([]string{"stays.example.com", "comes.example.com", "*.wild.example.com"}, Listening{})
 	wantRefused(t, address, "goes.example.com")
 	served(t, address, "comes.example.com")
 	if !served(t, address, "stays.example.com").Equal(stays) || !served(t, address, "b.wild.example.com").Equal(wild) {
 		t.Error("a host that stays got another certificate")
 	}
 
-	c.Serve([]string{"goes.example.com"})
+	c.Serve([]string{"goes.example.com"}, Listening{})
 	wantRefused(t, address, "stays.example.com")
 	if !served(t, address, "goes.example.com").Equal(goes) {
 		t.Error("a host that came back got another certificate, though the one that was made is good")
@@ -38,7 +38,7 @@ func TestServeReplacesTheAddresses(t *testing.T) {
 	c := newCerts(t, Options{Internal: true}, []string{"203.0.113.7"}, t.TempDir(), newLogs())
 	address := listen(t, c)
 	served(t, address, "") // is kept
-	c.Serve([]string{"203.0.113.8"})
+	c.Serve([]string{"203.0.113.8"}, Listening{})
 	if _, err := dial(address, trusting(t, c, "203.0.113.8")); err != nil {
 		t.Error(err)
 	}
@@ -54,14 +54,14 @@ func TestServeReplacesTheHostsThatTheFirstPairAnswers(t *testing.T) {
 	c := newCerts(t, Options{Files: []Pair{pair}}, []string{"gap.example.com"}, "", l)
 	address := listen(t, c)
 	served(t, address, "gap.example.com")
-	c.Serve([]string{"gap.example.com", "other.example.com", "www.example.com"})
+	c.Serve([]string{"gap.example.com", "other.example.com", "www.example.com"}, Listening{})
 	served(t, address, "other.example.com")
 	for host, want := range map[string]int{"gap": 1, "other": 1, "www": 0} { // each is warned of once, when it is new
 		if got := l.count("no certificate holds this host: clients will refuse the one they get\" host=" + host + "."); got != want {
 			t.Errorf("%d warnings of %s, want %d:\n%s", got, host, want, l)
 		}
 	}
-	c.Serve(nil)
+	c.Serve(nil, Listening{})
 	wantRefused(t, address, "other.example.com")
 	served(t, address, "www.example.com") // the pair holds it, whatever the routes say
 }
@@ -82,7 +82,7 @@ func TestServeIsSafeUnderHandshakes(t *testing.T) {
 		})
 	}
 	for i := range 1000 {
-		c.Serve([]string{"stays.example.com", fmt.Sprintf("%d.example.com", i), fmt.Sprintf("10.0.0.%d", i%250)})
+		c.Serve([]string{"stays.example.com", fmt.Sprintf("%d.example.com", i), fmt.Sprintf("10.0.0.%d", i%250)}, Listening{})
 	}
 	wg.Wait()
 }
@@ -114,7 +114,7 @@ func TestAListenerOutlivesItsCertificates(t *testing.T) {
 	if !handshakeWith(t, config, client).DidResume {
 		t.Error("the session was not resumed")
 	}
-	current.Serve([]string{"other.example.com"})
+	current.Serve([]string{"other.example.com"}, Listening{})
 	if _, err := tryHandshake(config, client); err == nil || !strings.Contains(err.Error(), "unrecognized name") {
 		t.Errorf("a session reaches a host that is no longer served: %v", err)
 	}

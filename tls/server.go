@@ -24,10 +24,11 @@ type Setup struct {
 // as the host is served.
 func ServerTLS(s Setup) *tls.Config {
 	base := s.config(nil)
-	if s.Clients != nil {
-		base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-			return s.Clients.config(s.host(hello), hello, s.config), nil
+	base.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if challenge := s.Certs().challengeTLS(hello); challenge != nil || s.Clients == nil {
+			return challenge, nil
 		}
+		return s.Clients.config(s.host(hello), hello, s.config), nil
 	}
 	return base
 }

@@ -74,10 +74,11 @@ func (l *logs) await(t *testing.T, words string, n int) {
 
 func newCerts(t *testing.T, o Options, names []string, state string, l *logs) *Certs {
 	t.Helper()
-	c, err := New(o, names, state, l.logger())
+	c, err := New(o, Means{State: state, Log: l.logger()})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Serve(names, Listening{})
 	t.Cleanup(c.Close)
 	return c
 }
@@ -132,6 +133,11 @@ func trusting(t *testing.T, c *Certs, name string) *tls.Config {
 		t.Fatal("no root")
 	}
 	return &tls.Config{ServerName: name, RootCAs: pool}
+}
+
+// trustingNobody is a client that takes any certificate.
+func trustingNobody(name string) *tls.Config {
+	return &tls.Config{ServerName: name, InsecureSkipVerify: true}
 }
 
 // served returns the certificate that a client gets who takes any.

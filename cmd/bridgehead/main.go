@@ -85,7 +85,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.`,
 		DisableFlagsInUseLine:      true,
 	}
 	root.SetFlagErrorFunc(misused)
-	root.AddCommand(newServe(), newReload(), newDemo(), newQuick(), newInit(), newCheck(), newExplain(), newConnect(), newSchema(), newCA(), newAuth(), newHealth(), newVersion(),
+	root.AddCommand(newServe(), newReload(), newDemo(), newQuick(), newInit(), newCheck(), newExplain(), newConnect(), newSchema(), newCA(), newCerts(), newAuth(), newHealth(), newVersion(),
 		newCompletion())
 	return root
 }

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// patience is how long goroutines may take to end after the last test: closing a socket wakes its reader a little later.
-const patience = 5 * time.Second
+// patience is how long goroutines may take to end after the last test: closing a socket wakes its reader a little later, and
+// certmagic looks every five seconds whether a lock is still held.
+const patience = 10 * time.Second
 
 // Main runs the tests and ends the process with their exit code; when they passed, but goroutines are left a few seconds
 // later, it prints the stacks of these and ends it with 1.

@@ -20,6 +20,7 @@ import (
 // Buckets of the histograms, in seconds.
 var (
 	latencyBuckets  = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+	issueBuckets    = []float64{1, 2.5, 5, 10, 30, 60, 120, 300, 900}
 	lifetimeBuckets = []float64{1, 10, 60, 300, 900, 3600, 4 * 3600, 12 * 3600, 24 * 3600, 7 * 24 * 3600}
 )
 
@@ -47,6 +48,9 @@ type families struct {
 
 	generation, reloadOK, reloadTime prometheus.Gauge
 	reloads                          *prometheus.CounterVec
+
+	issued   *prometheus.HistogramVec
+	onDemand *prometheus.CounterVec
 }
 
 // New returns a Set that also tells the program's version and the figures of the process and of the Go runtime.
@@ -107,6 +111,9 @@ func newFamilies(f promauto.Factory) families {
 		reloadOK:   gauge("config_last_reload_successful", "1 if the last attempt to read the configuration succeeded, else 0."),
 		reloadTime: gauge("config_last_success_timestamp_seconds", "When a configuration was last put in force."),
 		reloads:    counter("config_reloads_total", "Attempts to put a configuration in force, that at the start included.", "outcome"),
+		issued: histogram("certificate_issue_seconds", "How long authorities took for a certificate, by operation and outcome.",
+			issueBuckets, "operation", "outcome"),
+		onDemand: counter("certificates_on_demand_total", "Hosts whose first client asked for a certificate, by outcome.", "outcome"),
 	}
 }
 

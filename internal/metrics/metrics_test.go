@@ -35,6 +35,16 @@ func TestNamesLabelsAndHelpAreThoseOfTheGoldenFile(t *testing.T) {
 	r.Backend("message", "timeout", 30*time.Second)
 	r.Closed("idle", "gateway", 90*time.Second)
 	s.Unrouted("host")
+	s.Issued("obtained", "ok", 3*time.Second)
+	s.OnDemand("refused")
+	s.Certificates(func() []Certificate {
+		return []Certificate{
+			{Subject: "chat.example.com", Source: "automatic", Until: time.Unix(1_900_000_000, 0)},
+			{Subject: "chat.example.com", Source: "automatic"}, // the first counts
+			{Subject: "new.example.com", Source: "automatic", Failing: true},
+			{Subject: "tenant.example.com", Source: "on_demand", Until: time.Unix(1_900_000_000, 0)},
+		}
+	})
 	public := s.Listener("public")
 	public.Open(3, 1)
 	public.Refused("full")
@@ -107,6 +117,9 @@ func TestNilCountsNothing(t *testing.T) {
 	t.Parallel()
 	var s *Set
 	s.Unrouted("host")
+	s.Issued("obtained", "ok", time.Second)
+	s.OnDemand("refused")
+	s.Certificates(nil)
 	r := s.Route("chat")
 	if r != nil {
 		t.Fatal("a nil Set gave a Route")

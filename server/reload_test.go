@@ -168,6 +168,8 @@ func TestReloadDrainsTheServersThatLeave(t *testing.T) {
 			t.Parallel()
 			l := start(t, c.from)
 			leaves, stays := l.open("/"), l.open("/")
+			talks(t, leaves) // so its lease knows it
+			talks(t, stays)
 			d := l.becomes(c.to)
 			if len(d.Routes) != 1 {
 				t.Fatalf("%+v", d)

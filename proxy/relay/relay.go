@@ -164,9 +164,9 @@ type session struct {
 func (s *session) Start(c *proxy.Client) {
 	s.link = pump.NewLink(&c.Socket, *s.server)
 	s.server = nil
+	s.lease.Carry(c) // before the traffic: a reload knows the server of every socket that has been heard
 	s.link.Start()
 	c.Attach(s.link)
-	s.lease.Carry(c)
 }
 
 // Close ends both sides, or tells the server alone when there was never a client.

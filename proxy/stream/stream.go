@@ -60,10 +60,10 @@ type leased struct {
 	lease *upstream.Lease
 }
 
-// Start is the session's.
+// Start is the session's. A reload knows the server of every socket that has been heard.
 func (s *leased) Start(c *proxy.Client) {
-	s.Session.Start(c)
 	s.lease.Carry(c)
+	s.Session.Start(c)
 }
 
 // Close is the session's.

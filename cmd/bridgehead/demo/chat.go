@@ -103,7 +103,7 @@ func (c *chat) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // attend is a member's stay, from the greeting to the end of its socket.
 func (c *chat) attend(ctx context.Context, m *member) {
-	stop := context.AfterFunc(ctx, func() { m.conn.SetReadDeadline(time.Now().Add(grace)) })
+	stop := context.AfterFunc(ctx, func() { m.conn.NetConn().SetWriteDeadline(time.Now().Add(grace)) }) // for one who does not read
 	defer stop()
 	var writing sync.WaitGroup
 	writing.Go(func() { m.write(ctx) })
@@ -159,6 +159,9 @@ func (m *member) write(ctx context.Context) {
 	for {
 		select {
 		case text := <-m.out:
+			if ctx.Err() != nil {
+				continue
+			}
 			m.conn.SetWriteDeadline(time.Now().Add(chatWrite))
 			if err := m.conn.WriteMessage(websocket.TextMessage, []byte(text)); err != nil {
 				m.conn.Close() // ends the reader too
@@ -166,12 +169,13 @@ func (m *member) write(ctx context.Context) {
 			}
 		case <-ctx.Done():
 			m.farewell(context.Cause(ctx))
+			m.conn.SetReadDeadline(time.Now().Add(grace)) // not sooner: the reader's end is the socket's
 			return
 		}
 	}
 }
 
-// farewell sends the Close for a cause. The deadline for the member's own Close runs already.
+// farewell sends the Close for a cause.
 func (m *member) farewell(cause error) {
 	told, ok := errors.AsType[*websocket.CloseError](cause)
 	switch {

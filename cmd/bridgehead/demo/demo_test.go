@@ -20,8 +20,8 @@ import (
 
 func TestMain(m *testing.M) { leak.Main(m) }
 
-// patience bounds each wait for another goroutine.
-const patience = 10 * time.Second
+// patience bounds each wait for another goroutine. Nothing is expected to take as long.
+const patience = 30 * time.Second
 
 // start runs the backends until the test ends.
 func start(t *testing.T) *Backends {
@@ -55,7 +55,7 @@ func TestEverythingEndsWithTheContext(t *testing.T) {
 	cancel()
 	began := time.Now()
 	b.Wait()
-	if took := time.Since(began); took > 15*time.Second { // they promise one; the rest is for a busy machine
+	if took := time.Since(began); took > patience { // they promise one second; the rest is for a busy machine
 		t.Errorf("the backends took %v to end, want a second", took)
 	}
 	if code, reason := ann.closed(t); code != 1001 || reason != "the demo ends" {

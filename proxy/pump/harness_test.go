@@ -393,7 +393,6 @@ type rig struct {
 	driven  chan struct{} // closed when there is a driver, as after proxy.Session.Start
 	ending  Signal        // that End was called
 	closed  chan struct{} // closed when Close has returned
-	took    time.Duration // that Close took
 }
 
 // quiet are options without clocks; tests turn on what they are about.
@@ -461,13 +460,11 @@ func (r *rig) end(cause ws.Cause) {
 		go func() {
 			defer close(r.closed)
 			<-r.driven
-			start := time.Now()
 			if r.link != nil {
 				r.link.Close(cause)
 			} else {
 				r.msgs.Close(cause)
 			}
-			r.took = time.Since(start)
 			r.socket.Outbox.Close()
 		}()
 	})
@@ -504,6 +501,16 @@ func (r *rig) push(m ws.Message) error {
 		r.msgs.Flush()
 	}
 	return nil
+}
+
+// eventually waits for a state that nothing tells of.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for by := time.Now().Add(patience); !ok(); <-time.After(time.Millisecond) {
+		if time.Now().After(by) {
+			t.Fatalf("%s: not within %v", what, patience)
+		}
+	}
 }
 
 // wantCause waits until the socket has ended and Close has returned.

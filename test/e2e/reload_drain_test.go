@@ -91,6 +91,8 @@ func drainsEvenly(t *testing.T, e *edge, after string) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		conn.SetReadDeadline(time.Now().Add(patience))
+		hears(t, conn, "one") // so the program knows which server it is at
 		reading.Go(func() {
 			defer conn.Close()
 			if err := wants1012(conn); err != nil {
@@ -99,6 +101,7 @@ func drainsEvenly(t *testing.T, e *edge, after string) {
 			ends <- time.Now()
 		})
 	}
+	began := time.Now()
 	diff := e.becomes(after)
 	route := diff["routes"].([]any)[0].(map[string]any)
 	if route["sockets"] != float64(n) || route["drains"] != true && route["draining_sockets"] != float64(n) {
@@ -106,7 +109,7 @@ func drainsEvenly(t *testing.T, e *edge, after string) {
 	}
 	reading.Wait()
 	close(ends)
-	wantEven(t, ends)
+	wantEven(t, began, ends)
 	others()
 }
 
@@ -126,29 +129,24 @@ func staying(t *testing.T, e *edge) (check func()) {
 	}
 }
 
-// wantEven checks that each third of the time has about a third of what happened. It is the share that counts and not the length,
-// which is that of a slow machine. The first and the last twentieth do not count either: a machine that stands still for a moment has
-// stragglers.
-func wantEven(t *testing.T, moments <-chan time.Time) {
+// wantEven checks that what happened since began was spread over a second for 200, evenly. A slow machine makes it later and never
+// sooner, so only what comes too soon counts.
+func wantEven(t *testing.T, began time.Time, moments <-chan time.Time) {
 	t.Helper()
-	var all []time.Time
+	var after []time.Duration
 	for m := range moments {
-		all = append(all, m)
+		after = append(after, m.Sub(began))
 	}
-	slices.SortFunc(all, time.Time.Compare)
-	if length, window := time.Duration(len(all))*time.Second/200, all[len(all)-1].Sub(all[0]); window < length*3/4 {
-		t.Errorf("all within %s, want about %s", window, length)
+	slices.Sort(after)
+	length := time.Duration(len(after)) * time.Second / 200
+	if last := after[len(after)-1]; last < length*3/4 {
+		t.Errorf("all within %s, want about %s", last, length)
 	}
-	all = all[len(all)/20 : len(all)-len(all)/20]
-	window := all[len(all)-1].Sub(all[0]) + 1
-	var thirds [3]int
-	for _, m := range all {
-		thirds[int(3*m.Sub(all[0])/window)]++
-	}
-	for _, n := range thirds {
-		if share := float64(n) / float64(len(all)); share < 0.2 || share > 0.46 {
-			t.Errorf("within %s, by thirds: %v", window, thirds)
-			return
+	for third := 1; third < 3; third++ {
+		by := length * time.Duration(third) / 3
+		n, _ := slices.BinarySearch(after, by)
+		if share := float64(n) / float64(len(after)); share > float64(third)/3+0.13 {
+			t.Errorf("within %s of %s, %d of %d", by, length, n, len(after))
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // promptly is how soon open sockets obey a changed limit: a second, and what a machine that does much else needs on top.
-const promptly = 10 * time.Second
+const promptly = patience
 
 // kinds are the bridges of each kind to something that says everything again.
 func kinds(t *testing.T) map[string]string {

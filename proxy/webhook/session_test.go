@@ -328,7 +328,7 @@ func TestSlowApplication(t *testing.T) {
 	s := newStage(t, inTurn(
 		func(http.ResponseWriter) { <-release },
 		say(http.StatusOK, "text/plain", "in time"),
-	), func(o *Options, _ *proxy.Options) { o.Timeout = 300 * time.Millisecond })
+	), func(o *Options, _ *proxy.Options) { o.Timeout = 3 * time.Second }) // in which a busy machine must answer the rest
 	defer close(release)
 	c := s.dial()
 	c.send("m1")

@@ -113,8 +113,8 @@ func TestHandshakesThatComeToNothing(t *testing.T) {
 		{"a key that is not answered", Options{
 			URL: "ws://" + listen(t, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"),
 		}, "it answers 101, but not to this handshake"},
-		{"it says nothing", Options{URL: "ws://" + silent.Addr().String(), Timeout: 50 * time.Millisecond}, "it did not answer within 50ms; --timeout waits longer"},
-		{"it says nothing in the TLS handshake", Options{URL: "wss://" + silent.Addr().String(), Timeout: 50 * time.Millisecond}, "it did not answer within 50ms"},
+		{"it says nothing", Options{URL: "ws://" + silent.Addr().String(), Timeout: 2 * time.Second}, "it did not answer within 2s; --timeout waits longer"},
+		{"it says nothing in the TLS handshake", Options{URL: "wss://" + silent.Addr().String(), Timeout: 2 * time.Second}, "it did not answer within 2s"},
 		{"a refusal in colours", Options{URL: "ws://" + listen(t, "HTTP/1.1 429 \x1b[31mNo\r\nRetry-After: \u009b1m7\r\n\r\n")},
 			`answers 429 \x1b[31mNo: it is too much at this moment; try again after \u009b1m7 (Retry-After)`},
 		{"nobody listens", Options{URL: "ws://127.0.0.1:1"}, "connection refused; does it run, and on that port?"},

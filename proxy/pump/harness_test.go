@@ -516,13 +516,19 @@ func eventually(t testing.TB, what string, ok func() bool) {
 // wantCause waits until the socket has ended and Close has returned.
 func (r *rig) wantCause(kind ws.Kind) {
 	r.t.Helper()
+	r.wantClosed()
+	if r.cause.Kind != kind {
+		r.t.Errorf("ended for %v (%+v), want %v", r.cause, r.cause, kind)
+	}
+}
+
+// wantClosed waits until Close has returned.
+func (r *rig) wantClosed() {
+	r.t.Helper()
 	select {
 	case <-r.closed:
 	case <-time.After(patience):
 		r.t.Fatalf("not closed after %v; the cause was %v", patience, r.cause)
-	}
-	if r.cause.Kind != kind {
-		r.t.Errorf("ended for %v (%+v), want %v", r.cause, r.cause, kind)
 	}
 }
 

@@ -34,7 +34,7 @@ class Process {
 // ways are how a client may talk: by requests first, as all do unless they are told otherwise, by requests alone, or by a socket alone.
 const ways = {upgrade: ['polling', 'websocket'], polling: ['polling'], websocket: ['websocket']};
 const servers = [new Process('a'), new Process('b')];
-let bridge;
+let bridge, unasked;
 
 before(async () => {
   for (const server of servers) await server.start();
@@ -47,20 +47,27 @@ routes:
   - {name: sticky, host: localhost, path: /*, websocket: {to: sticky, http: true}}
   - {name: loose, path: /*, websocket: {to: loose, http: true}}
 `);
+  unasked = await Bridge.start(`
+upstreams: {sticky: {servers: [${list}], sticky: {}, eject: {time: 100ms, max_time: 200ms}}}
+routes: [{name: sticky, path: /*, websocket: {to: sticky, http: true}}]
+`);
 });
 
 after(async () => {
   await bridge?.stop();
+  await unasked?.stop();
   for (const server of servers) await server.crash();
 });
 
-// begin makes a client of the sticky route, or of another's host. Like a browser, and other than socket.io's client by itself, it
+// pages is where the pages of a bridge are.
+const pages = (bridge, host = 'localhost') => bridge.wss.replace('wss:', 'https:').replace('127.0.0.1', host);
+
+// begin makes a client. Like a browser, and other than socket.io's client by itself, it
 // takes its cookies along when it connects again.
-function begin(t, way, options = {}, host = 'localhost') {
-  const url = bridge.wss.replace('wss:', 'https:').replace('127.0.0.1', host);
+function begin(t, to, way, options = {}) {
   const extraHeaders = {};
-  const client = io(url, {
-    ca: bridge.ca, forceNew: true, reconnection: false, withCredentials: true, transports: ways[way], extraHeaders, ...options,
+  const client = io(to, {
+    ca: [bridge.ca, unasked.ca], forceNew: true, reconnection: false, withCredentials: true, transports: ways[way], extraHeaders, ...options,
   });
   client.io.on('open', () => { // before a socket is tried
     const given = [...client.io.engine._cookieJar.cookies]; // which end with this session
@@ -91,7 +98,7 @@ for (const way of Object.keys(ways)) {
   test(`every session stays at its server by ${way}`, async t => {
     const seen = new Set();
     for (let n = 0; n < 4; n++) {
-      const client = begin(t, way);
+      const client = begin(t, pages(bridge), way);
       const at = await arrived(client, way);
       seen.add(at);
       await converse(client, at);
@@ -103,36 +110,40 @@ for (const way of Object.keys(ways)) {
 // What the cookie is good for: without it the second request of a session comes to a server that does not know it.
 for (const way of ['upgrade', 'polling']) {
   test(`no session begins by ${way} where nothing is sticky`, async t => {
-    const client = begin(t, way, {}, '127.0.0.1');
+    const client = begin(t, pages(bridge, '127.0.0.1'), way);
     client.on('connect', () => assert.fail('it is connected'));
     const {description} = await soon(new Promise(resolve => client.io.engine.once('error', resolve)), 'the error');
     assert.equal(description, 400); // as of socket.io, which says: Session ID unknown
   });
 }
 
+// dies has one of the servers crash and come back. The bridge learns of it by asking, or from what clients meet.
+async function dies(t, to, way) {
+  const clients = [];
+  for (let n = 0; n < 4; n++) {
+    const client = begin(t, to, way, {reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 100});
+    clients.push({client, at: await arrived(client, way), id: client.id});
+  }
+  const [dead, alive] = servers;
+  const moving = clients.filter(({at}) => at === dead.name);
+  assert.ok(moving.length > 0 && moving.length < clients.length, 'they are at both');
+  t.after(() => dead.start());
+  const moved = moving.map(({client}) => arrived(client, way));
+  await dead.crash();
+  assert.deepEqual(new Set(await Promise.all(moved)), new Set([alive.name]));
+  for (const {client, at, id} of clients) {
+    await converse(client, alive.name);
+    if (at === alive.name) assert.equal(client.id, id, 'a session at the other server has ended');
+  }
+  await dead.start();
+  for (let back = false; !back;) { // bounded by the time of the whole test
+    const client = begin(t, to, way);
+    back = await arrived(client, way) === dead.name;
+    client.disconnect();
+  }
+}
+
 for (const way of Object.keys(ways)) {
-  test(`when a server dies its clients go on at the other by ${way}`, async t => {
-    const clients = [];
-    for (let n = 0; n < 4; n++) {
-      const client = begin(t, way, {reconnection: true, reconnectionDelay: 50, reconnectionDelayMax: 100});
-      clients.push({client, at: await arrived(client, way), id: client.id});
-    }
-    const [dead, alive] = servers;
-    const moving = clients.filter(({at}) => at === dead.name);
-    assert.ok(moving.length > 0 && moving.length < clients.length, 'they are at both');
-    t.after(() => dead.start());
-    const moved = moving.map(({client}) => arrived(client, way));
-    await dead.crash();
-    assert.deepEqual(new Set(await Promise.all(moved)), new Set([alive.name]));
-    for (const {client, at, id} of clients) {
-      await converse(client, alive.name);
-      if (at === alive.name) assert.equal(client.id, id, 'a session at the other server has ended');
-    }
-    await dead.start();
-    for (let back = false; !back;) { // bounded by the time of the whole test
-      const client = begin(t, way);
-      back = await arrived(client, way) === dead.name;
-      client.disconnect();
-    }
-  });
+  test(`when a server dies its clients go on at the other by ${way}`, t => dies(t, pages(bridge), way));
+  test(`when a server dies that nobody asks its clients go on at the other by ${way}`, t => dies(t, pages(unasked), way));
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -545,5 +546,37 @@ routes:
 	seconds, err := strconv.ParseInt(link.Query().Get("expires"), 10, 64)
 	if left := time.Until(time.Unix(seconds, 0)); err != nil || left > time.Hour || left < 50*time.Minute {
 		t.Errorf("good for %s, %v", left, err)
+	}
+}
+
+// Who a client is may stand in the certificate that its listener asks for.
+func TestACertificateSaysWhoComes(t *testing.T) {
+	t.Parallel()
+	dir := room(t)
+	cert, key := makePair(t, 1, "device-5.example")
+	write(t, dir, "devices.pem", string(cert))
+	e := startIn(t, dir, modern(`
+state: ./state
+certificates: {internal: true}
+listeners: [{name: wss, address: "127.0.0.1:0", client_ca: {files: devices.pem, optional: true}, tls: true}]
+admin: {address: "127.0.0.1:0"}
+authenticators: {devices: {mtls: {user: dns}}}
+routes:
+  - {name: r, host: localhost, auth: devices, websocket: {to: "ws://`+mirror(t)+`", headers: {set: {X-User: "{user}"}}}}
+`))
+	e.wantStatus(t, http.StatusUnauthorized, "wss://localhost/", nil)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := e.anyHost()
+	d.TLSClientConfig.Certificates = []tls.Certificate{pair}
+	conn, _, err := d.Dial("wss://localhost/", http.Header{"X-User": {"boss"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if users := mirrored(t, conn).Header["X-User"]; len(users) != 1 || users[0] != "device-5.example" {
+		t.Errorf("the backend is told of %q", users)
 	}
 }

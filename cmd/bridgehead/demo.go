@@ -65,7 +65,7 @@ func bridgeDemo(cmd *cobra.Command, backends *demo.Backends, log *slog.Logger) e
 	if err != nil {
 		return fail(exitFailed, err)
 	}
-	return serve(cmd.Context(), cfg, log, func(s *server.Server) {
+	return serve(cmd.Context(), cfg, log, server.Source{}, func(s *server.Server) {
 		root, _ := s.Root()
 		address := func(listener string) string { return s.Addr(listener).String() }
 		fmt.Fprint(cmd.OutOrStdout(), backends.Guide(address, root))

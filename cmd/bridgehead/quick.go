@@ -188,7 +188,7 @@ func runQuick(cmd *cobra.Command, b *quick.Bridge, f *quickFlags) error {
 	ctx, end := context.WithCancel(cmd.Context())
 	defer end()
 	log, _ := newLog(cfg.Log, cmd.ErrOrStderr())
-	return serve(ctx, cfg, log, func(s *server.Server) {
+	return serve(ctx, cfg, log, server.Source{}, func(s *server.Server) {
 		root, _ := s.Root()
 		_, port, _ := net.SplitHostPort(s.Addr(quick.Listener).String())
 		fmt.Fprint(cmd.OutOrStdout(), b.Guide(port, root))

@@ -54,8 +54,7 @@ SIGHUP, or the command reload, reads the configuration again. A file with a mist
 		var reloads sync.WaitGroup
 		defer reloads.Wait()
 		defer stop()
-		return serve(cmd.Context(), cfg, log, func(s *server.Server) {
-			s.ReloadFrom(source)
+		return serve(cmd.Context(), cfg, log, source, func(s *server.Server) {
 			reloads.Go(func() {
 				for range wishes {
 					_, _ = s.Reload() // it logs how it went
@@ -89,13 +88,14 @@ func reloadWishes(log *slog.Logger, file string, watched bool) (_ <-chan os.Sign
 	}, nil
 }
 
-// serve runs a configuration until ctx ends, and then drains. started, if not nil, is called once the ports are open.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, started func(*server.Server)) error {
+// serve runs a configuration until ctx ends, and then drains. source is where reloads come from, if there is any; started, if not nil, is called once the ports are open.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, source server.Source, started func(*server.Server)) error {
 	s, err := server.New(cfg, programVersion(), log)
 	if err != nil {
 		return fail(exitFailed, err)
 	}
 	defer s.Stop()
+	s.ReloadFrom(source) // before anybody can ask for it
 	s.Start()
 	s.ReportTo(systemd.NewManager())
 	if started != nil {

@@ -35,7 +35,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var plain, operators string
-	err := serve(ctx, parse(t, "127.0.0.1:0"), slog.New(slog.DiscardHandler), func(s *server.Server) {
+	err := serve(ctx, parse(t, "127.0.0.1:0"), slog.New(slog.DiscardHandler), server.Source{}, func(s *server.Server) {
 		plain, operators = s.Addr("plain").String(), s.Addr("admin").String()
 		for _, path := range []string{"/healthz", "/readyz"} {
 			if text, err := ask(ctx, operators, path); err != nil || text == "" {
@@ -69,7 +69,7 @@ func TestServeTellsWhatIsTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	err = serve(t.Context(), parse(t, taken.Addr().String()), slog.New(slog.DiscardHandler), func(*server.Server) { t.Error("it has started") })
+	err = serve(t.Context(), parse(t, taken.Addr().String()), slog.New(slog.DiscardHandler), server.Source{}, func(*server.Server) { t.Error("it has started") })
 	failed, ok := errors.AsType[*failure](err)
 	if !ok || failed.code != exitFailed || !errors.Is(err, syscall.EADDRINUSE) || !strings.HasPrefix(err.Error(), "listener plain: ") {
 		t.Errorf("it ended with %v", err)

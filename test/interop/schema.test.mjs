@@ -55,6 +55,7 @@ const beyond = new Set(`
   colon-in-flow comment-without-space line-break smart-quotes
   host-with-port host-with-scheme networks origin-with-path origin-without-scheme patterns
   path-as-regexp path-pattern-in-the-middle path-without-slash listener-as-url port-as-number port-out-of-range
+  hosts-without-certificates no-host-to-certify proxy-protocol-from-nobody resolve
   to-address-alone to-host-alone to-one-slash to-port-out-of-range to-without-port to-without-scheme
 `.trim().split(/\s+/));
 

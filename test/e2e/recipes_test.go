@@ -434,6 +434,7 @@ func showsBehindATCPProxy(t *testing.T, r *recipe) {
 	}
 	e.await(func(line map[string]any) bool { return strings.Contains(fmt.Sprint(line["msg"]), "reason=no_header") })
 	connect := dialer.NetDialContext
+	dialer.NetDialTLSContext = nil // it comes over HTTP/1.1: what it writes first is not TLS's
 	dialer.NetDialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := connect(ctx, network, address)
 		if err == nil {

@@ -346,7 +346,7 @@ func TestServersThatFail(t *testing.T) {
 		{strings.TrimPrefix(stranger, "ws://"), 502, "malformed HTTP"},
 	} {
 		s := newStreet(t, func(o *Options, _ *proxy.Terms) { o.ResponseTimeout = soon }, c.server)
-		resp, _ := s.ask("POST / HTTP/1.1\nHost: x\nContent-Length: 1\n\nx")
+		resp, _ := s.ask("GET / HTTP/1.1\nHost: x") // without a body, whose writing could fail first
 		if resp.StatusCode != c.status || !strings.Contains(s.log.String(), c.log) || !strings.Contains(s.log.String(), c.server) {
 			t.Errorf("%s, want %d and %q\n%s", resp.Status, c.status, c.log, s.log)
 		}

@@ -493,7 +493,7 @@ func TestFlushIsBounded(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	s := newStage(t, onMessage(func(http.ResponseWriter, *call) { <-release }), func(o *Options, _ *proxy.Options) {
-		o.Timeout, o.Retries = 300*time.Millisecond, 100
+		o.Timeout, o.Retries = 2*time.Second, 100
 	})
 	defer close(release)
 	c := s.dial()

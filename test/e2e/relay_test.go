@@ -170,9 +170,13 @@ func TestADeadOrWrongUpstreamIsABadGateway(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
+			timeout := patience.String()
+			if c.status == http.StatusGatewayTimeout {
+				timeout = "300ms"
+			}
 			e := start(t, `
 routes:
-  - {name: r, path: /r, websocket: {to: "ws://`+c.to+`", connect: {timeout: 300ms}}}
+  - {name: r, path: /r, websocket: {to: "ws://`+c.to+`", connect: {timeout: `+timeout+`}}}
 `)
 			if resp := e.refused("/r", nil); resp.StatusCode != c.status {
 				t.Fatalf("status %s, want %d", resp.Status, c.status)

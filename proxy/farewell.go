@@ -80,10 +80,15 @@ var browserSchemes = []string{"basic", "digest", "negotiate", "ntlm"}
 
 // asksBrowser tells whether a browser may take the answer as a question, and come again with its own answer (RFC 9110, section 11.6.1).
 func (r *Refusal) asksBrowser() bool {
+	if r.Status != http.StatusUnauthorized {
+		return false
+	}
 	for _, line := range r.Header["Www-Authenticate"] {
-		words := strings.FieldsFunc(strings.ToLower(line), func(r rune) bool { return r < 'a' || r > 'z' })
-		if slices.ContainsFunc(words, func(word string) bool { return slices.Contains(browserSchemes, word) }) {
-			return r.Status == http.StatusUnauthorized
+		for challenge := range strings.SplitSeq(line, ",") {
+			scheme, _, _ := strings.Cut(strings.TrimSpace(challenge), " ")
+			if slices.Contains(browserSchemes, strings.ToLower(scheme)) {
+				return true
+			}
 		}
 	}
 	return false

@@ -2,6 +2,7 @@ package pump
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -109,7 +110,7 @@ func TestDismissByKind(t *testing.T) {
 					theirs.Write(says)
 					rest, err := io.ReadAll(theirs)
 					if len(rest) > 0 {
-						err = fmt.Errorf("%q, %v", rest, err)
+						err = errors.Join(fmt.Errorf("%q", rest), err)
 					}
 					theirs.Close()
 					read <- err

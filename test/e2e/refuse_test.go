@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -127,13 +129,13 @@ routes:
 	if !slices.ContainsFunc(e.log(), func(line map[string]any) bool { return line["msg"] == "open" }) || strings.Contains(e.text.String(), pro) {
 		t.Error("the log has the token")
 	}
-	e.awaitConnections(len(open)) // none is left of those that were refused
+	e.awaitConnections("wss", len(open)) // none is left of those that were refused
 }
 
-// awaitConnections waits until so many connections are open on the wss listener.
-func (e *edge) awaitConnections(n int) {
+// awaitConnections waits until so many connections are open on a listener.
+func (e *edge) awaitConnections(listener string, n int) {
 	e.t.Helper()
-	want := fmt.Sprintf("bridgehead_listener_connections{listener=\"wss\"} %d", n)
+	want := fmt.Sprintf("bridgehead_listener_connections{listener=%q} %d", listener, n)
 	eventually(e.t, want, func() bool {
 		_, metrics := e.get("/metrics")
 		return strings.Contains(metrics, "\n"+want+"\n")
@@ -148,14 +150,25 @@ drain: 20s
 routes: [{name: r, path: /r, refuse: close, websocket: {to: "ws://`+backend(t, echo)+`"}}]
 `)
 	const foreign = "Origin: https://evil.example"
+	plain, err := net.Dial("tcp", e.addrs["ws"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	plain.SetDeadline(time.Now().Add(patience))
+	io.WriteString(plain, handshake("/r", foreign))
+	if answer, err := io.ReadAll(plain); err != nil || !strings.HasSuffix(string(answer), "\x11\x33not allowed") {
+		t.Errorf("by plain HTTP: %q, %v", answer, err)
+	}
 	silent := []*rawConn{e.raw("/r", foreign), e.raw("/r", foreign)}
 	for _, conn := range silent {
 		if f, err := readFrame(conn); err != nil || f.op != ws.Close {
 			t.Fatalf("%+v, %v", f, err)
 		}
 	}
-	e.awaitConnections(0) // after a few seconds
-	e.raw("/r", foreign)  // and says nothing either
+	e.awaitConnections("ws", 0) // after a few seconds
+	e.awaitConnections("wss", 0)
+	e.raw("/r", foreign) // and says nothing either
 	if err := e.terminate(); err != nil {
 		t.Errorf("it ended with %v", err)
 	}

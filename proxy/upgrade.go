@@ -37,7 +37,7 @@ func upgrade(w http.ResponseWriter, h *Handshake, answer ws.Answer, behind []byt
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	up = upgraded{door.Bare(conn), bytes.Clone(early), door.From(h.Request.Context()).Pass()}
 	_ = conn.SetWriteDeadline(by)
-	_, err = conn.Write(append(ws.AppendAnswer(nil, h.Offer.Key, answer), behind...))
+	_, err = conn.Write(append(ws.AppendAnswer(buffered.AvailableBuffer(), h.Offer.Key, answer), behind...))
 	return up, err
 }
 

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -72,38 +71,10 @@ func (p *Proxy) newClient(t *terms, h *Handshake, session Session, pl place) *Cl
 // socket is what holds for the route's sockets now.
 func (p *Proxy) socket() *pump.Options { return &p.terms.Load().Options.Socket }
 
-// upgrade answers the handshake and takes the connection out of net/http (RFC 6455, section 4.2.2). What the client sent behind
-// its handshake is kept.
+// upgrade answers the handshake; the client has the connection from then on.
 func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
-	if h.Request.ProtoMajor > 1 {
-		return c.accept(w, h)
-	}
-	conn, buffered, err := http.NewResponseController(w).Hijack()
-	if err != nil { // whoever wrapped w has hidden it
-		w.WriteHeader(http.StatusInternalServerError)
-		return err
-	}
-	c.Conn, c.pass = door.Bare(conn), door.From(h.Request.Context()).Pass()
-	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
-	c.Early = bytes.Clone(early)
-	answer := ws.AppendAnswer(nil, h.Offer.Key, h.Reply.answer())
-	if timeout := c.Options().WriteTimeout; timeout > 0 {
-		conn.SetWriteDeadline(time.Now().Add(timeout))
-	}
-	_, err = conn.Write(answer)
-	return err
-}
-
-// accept answers the handshake over HTTP/2 (RFC 8441, section 5): from then on the request and its answer are the connection.
-func (c *Client) accept(w http.ResponseWriter, h *Handshake) error {
-	c.Conn = pump.NewStream(w, h.Request)
-	var by time.Time
-	if timeout := c.Options().WriteTimeout; timeout > 0 {
-		by = time.Now().Add(timeout)
-	}
-	_ = c.Conn.SetWriteDeadline(by)
-	h.Reply.answer().Set(w.Header(), h.Offer.Key)
-	_, err := c.Conn.Write(nil)
+	up, err := upgrade(w, h, h.Reply.answer(), nil, after(c.Options().WriteTimeout))
+	c.Conn, c.Early, c.pass = up.conn, up.early, up.pass
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"bridgehead/policy"
 	"bridgehead/policy/auth"
+	"bridgehead/ws"
 )
 
 // A Plan is what a bridge would do for a client if its backend agrees.
@@ -21,11 +22,12 @@ type Plan struct {
 
 // A Verdict is the answer to one of the questions that are asked of a handshake.
 type Verdict struct {
-	Subject string   // handshake, origin, limit, auth, capacity or backend
-	Text    string   // what is so, or what is wrong and how to mend it
-	Refusal *Refusal // how the client is answered; nil: it passes
-	Unknown bool     // that cannot be told without asking others
-	Plan    *Plan    // of the backend
+	Subject string         // handshake, origin, limit, auth, capacity or backend
+	Text    string         // what is so, or what is wrong and how to mend it
+	Refusal *Refusal       // how the client is answered; nil: it passes
+	Close   *ws.CloseFrame // what tells the client instead of the refusal's status; nil: that does
+	Unknown bool           // that cannot be told without asking others
+	Plan    *Plan          // of the backend
 }
 
 // unborn stands in explanations for the id of a connection.
@@ -44,8 +46,21 @@ func (p *Proxy) Explain(r *http.Request) []Verdict {
 	verdicts = append(verdicts, t.explainLimits(h, false)...)
 	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch))
 	verdicts = append(verdicts, t.explainLimits(h, true)...)
-	verdicts = append(verdicts, p.explainCapacity())
-	return append(verdicts, t.explainBackend(h))
+	verdicts = append(verdicts, p.explainCapacity(), t.explainBackend(h))
+	for i := range verdicts {
+		t.explainFarewell(r, &verdicts[i])
+	}
+	return verdicts
+}
+
+// explainFarewell tells whether it is a Close that tells of a refusal.
+func (t *terms) explainFarewell(asked *http.Request, v *Verdict) {
+	if v.Refusal == nil {
+		return
+	}
+	if c, ok := t.farewell(asked, v.Refusal); ok {
+		v.Close = &c
+	}
 }
 
 // Present writes a token into a request that is to be explained, as a client would. It is false if the route asks for none.

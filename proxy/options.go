@@ -24,13 +24,17 @@ type Options struct {
 	Limits []policy.Rule `yaml:"limits"`
 	// The greatest number of open sockets on the route; more are answered 503. 0 is no limit.
 	MaxConnections int `yaml:"max_connections"`
+	// How a client learns that it gets no socket: `status`, by that of the answer, which no script in a browser can read; or `close`:
+	// the socket is opened, and closed at once with a code that scripts can read, 4401 (log in), 4403 (no), 4429 (too many), 1013
+	// (later) and others. Requests beside the sockets are always answered by a status.
+	Refuse string `yaml:"refuse"`
 	// Sizes and clocks of each socket.
 	Socket pump.Options `yaml:"socket"`
 }
 
 // DefaultOptions are the values of keys that are not given.
 func DefaultOptions() Options {
-	return Options{Limits: policy.DefaultRules(), Socket: pump.DefaultOptions()}
+	return Options{Limits: policy.DefaultRules(), Refuse: byStatus, Socket: pump.DefaultOptions()}
 }
 
 // Validate reports what cannot work. It looks and never acts.
@@ -48,5 +52,6 @@ func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	if o.MaxConnections < 0 {
 		p.Add(at.Key("max_connections"), "must not be negative")
 	}
+	p.OneOf(at.Key("refuse"), o.Refuse, byStatus, byClose)
 	o.Socket.Validate(at.Key("socket"), p)
 }

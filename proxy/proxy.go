@@ -31,6 +31,7 @@ type Config struct {
 	Hub      *hub.Hub
 	Limits   *policy.Store
 	Capacity *policy.Capacity // of the whole program
+	Farewell *policy.Capacity // for refused clients of the whole program that are told by a Close; beyond it the status tells them
 	Metrics  *metrics.Route
 	Mends    *seldom.Log     // of the whole program
 	Loops    *pump.Loops     // that carry sockets; nil: goroutines do
@@ -83,17 +84,17 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 	began := time.Now()
 	h, err := p.handshake(t, r)
 	if err != nil {
-		p.refuse(w, r, h.Log, err, began)
+		p.refuse(w, t, h, err, began)
 		return nil
 	}
 	if !p.Hub.Enter() {
-		p.refuse(w, r, h.Log, unavailable("draining"), began)
+		p.refuse(w, t, h, unavailable("draining"), began)
 		return nil
 	}
 	defer p.Hub.Leave()
 	place, err := p.admit(r.Context(), t, h, began)
 	if err != nil {
-		p.refuse(w, r, h.Log, err, began)
+		p.refuse(w, t, h, err, began)
 		return nil
 	}
 	if r.ProtoMajor > 1 { // the time that the listener gives a body is not for what a socket brings
@@ -102,7 +103,7 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 	session, err := p.open(r.Context(), t.Bridge, h)
 	if err != nil {
 		place.release()
-		p.refuse(w, r, h.Log, err, began)
+		p.refuse(w, t, h, err, began)
 		return nil
 	}
 	h.Reply.greet(h.Identity)

@@ -106,17 +106,29 @@ func timedOut(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded)
 }
 
-// refuse answers a request that gets no socket, counts it, and logs why. The connection ends with it: what the client sent
-// behind its handshake must not be read as another request.
-func (p *Proxy) refuse(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error, began time.Time) {
+// refuse answers a handshake that gets no socket, counts it, and logs why.
+func (p *Proxy) refuse(w http.ResponseWriter, t *terms, h *Handshake, err error, began time.Time) {
 	refused := refusal(err)
 	p.Metrics.Refused(refused.Reason)
 	p.Metrics.Handshake(refused.outcome(), time.Since(began))
-	p.tell(log, refused)
-	if ws.IsAttempt(r) && !slices.Contains(refused.Header["Connection"], "close") { // a 426 says so itself, beside its Upgrade
+	if c, ok := t.farewell(h.Request, refused); ok && p.Farewell.Acquire() {
+		defer p.Farewell.Release()
+		p.Metrics.Dismissed(int(c.Code))
+		p.tell(h.Log, refused, "code", int(c.Code))
+		p.dismiss(w, t, h, refused, c)
+		return
+	}
+	p.tell(h.Log, refused)
+	refused.end(w, h.Request)
+}
+
+// end is the answer of the status. The connection ends with it: what the client sent behind its handshake must not be read as another
+// request.
+func (r *Refusal) end(w http.ResponseWriter, asked *http.Request) {
+	if ws.IsAttempt(asked) && !slices.Contains(r.Header["Connection"], "close") { // a 426 says so itself, beside its Upgrade
 		w.Header().Set("Connection", "close")
 	}
-	refused.write(w)
+	r.write(w)
 }
 
 func (r *Refusal) write(w http.ResponseWriter) {
@@ -133,11 +145,11 @@ func (r *Refusal) write(w http.ResponseWriter) {
 }
 
 // tell logs a refusal. The first of its sort in an interval is heard, and the others are there for whoever debugs.
-func (p *Proxy) tell(log *slog.Logger, refused *Refusal) {
+func (p *Proxy) tell(log *slog.Logger, refused *Refusal, more ...any) {
 	if page, ok := errors.AsType[*policy.Forbidden](refused); ok {
 		page.Route = p.Route
 	}
-	args := []any{"status", refused.Status, "reason", refused.Reason, "error", refused.Error()}
+	args := append([]any{"status", refused.Status, "reason", refused.Reason, "error", refused.Error()}, more...)
 	if refused.Status == clientClosedRequest { // nobody is there to mend it
 		log.Debug("refused", args...)
 		return

@@ -313,6 +313,9 @@ func stepOf(v proxy.Verdict) Step {
 	if v.Refusal != nil {
 		step.Verdict, step.Status, step.body = No, v.Refusal.Status, string(v.Refusal.Body)
 	}
+	if v.Close != nil {
+		step.Close = &Close{int(v.Close.Code), v.Close.Reason}
+	}
 	if v.Unknown {
 		step.Verdict = Unknown
 	}
@@ -453,6 +456,9 @@ func (x *explainer) explainRedirect() {
 
 // explainAnswer sums up.
 func (x *explainer) explainAnswer() {
+	if x.Close != nil {
+		x.Status, x.body = http.StatusSwitchingProtocols, ""
+	}
 	text := answerText(x.Status)
 	switch {
 	case x.body != "":
@@ -461,9 +467,12 @@ func (x *explainer) explainAnswer() {
 	case x.OK && !isPage(x.question.URL):
 		text += ", if the backend agrees"
 	}
-	if x.OK {
+	switch {
+	case x.OK:
 		text = strings.Join(append([]string{text}, x.notes...), ", ")
-	} else if !isPage(x.question.URL) {
+	case x.Close != nil:
+		text += fmt.Sprintf(", then Close %d %q, which a browser's script can read", x.Close.Code, x.Close.Reason)
+	case !isPage(x.question.URL):
 		text += "; a browser's script sees close code 1006 and no reason"
 	}
 	x.Steps = append(x.Steps, Step{Subject: "answer", Asked: true, Text: text})

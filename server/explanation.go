@@ -17,8 +17,9 @@ type Explanation struct {
 	Captures map[string]string `json:"captures,omitempty"` // of host and path
 	Backends []string          `json:"backends,omitempty"` // as this client would reach them; one is taken in turn
 	Steps    []Step            `json:"steps"`
-	OK       bool              `json:"ok"`     // the client would get what its URL asks for, if the backend agrees
-	Status   int               `json:"status"` // of the answer; 0: the client gets none
+	OK       bool              `json:"ok"`              // the client would get what its URL asks for, if the backend agrees
+	Status   int               `json:"status"`          // of the answer; 0: the client gets none
+	Close    *Close            `json:"close,omitempty"` // what follows an answer that opens a socket for this alone
 
 	body string // of the answer, if a step says no
 }
@@ -30,10 +31,17 @@ type Step struct {
 	Verdict Verdict  `json:"verdict,omitempty"`
 	Asked   bool     `json:"asked"`            // false: an earlier step has said no, so that this one is never come to
 	Status  int      `json:"status,omitempty"` // of the answer, if the verdict is no
+	Close   *Close   `json:"close,omitempty"`  // what tells the client instead of the status
 	Text    string   `json:"text"`
 	Notes   []string `json:"notes,omitempty"` // more of it
 
 	body string // of the answer, if the verdict is no
+}
+
+// A Close is what ends a socket.
+type Close struct {
+	Code   int    `json:"code"`
+	Reason string `json:"reason"`
 }
 
 // A Verdict says whether a step lets the client go on.
@@ -50,7 +58,7 @@ const (
 func (e *Explanation) add(s Step) {
 	s.Asked = e.OK
 	if s.Verdict == No && e.OK {
-		e.OK, e.Status, e.body = false, s.Status, s.body
+		e.OK, e.Status, e.body, e.Close = false, s.Status, s.body, s.Close
 	}
 	e.Steps = append(e.Steps, s)
 }

@@ -18,8 +18,8 @@ import (
 // proxyConfig is what a route's proxy keeps for as long as the route exists.
 func (s *Server) proxyConfig(route string) proxy.Config {
 	return proxy.Config{
-		Route: route, Node: s.node, Hub: s.hub, Limits: s.limits, Capacity: s.capacity, Metrics: s.metrics.Route(route),
-		Mends: s.mends, Loops: s.loops, Cut: s.cut, Admits: s.admits, Log: s.log,
+		Route: route, Node: s.node, Hub: s.hub, Limits: s.limits, Capacity: s.capacity, Farewell: s.farewell,
+		Metrics: s.metrics.Route(route), Mends: s.mends, Loops: s.loops, Cut: s.cut, Admits: s.admits, Log: s.log,
 	}
 }
 

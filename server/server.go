@@ -30,6 +30,9 @@ import (
 // maxLimiterKeys bounds how many clients the limits remember at once, over all routes.
 const maxLimiterKeys = 100_000
 
+// maxFarewells bounds how many refused clients are told so by a Close at once, over all routes.
+const maxFarewells = 1024
+
 // afterDrain is what the last sockets get to finish their closing handshakes after the drain's window.
 const afterDrain = 1500 * time.Millisecond
 
@@ -42,6 +45,7 @@ type Server struct {
 	metrics  *metrics.Set
 	limits   *policy.Store
 	capacity *policy.Capacity
+	farewell *policy.Capacity
 	mends    *seldom.Log
 	loops    *pump.Loops
 	names    upstream.Resolver
@@ -68,7 +72,8 @@ type Server struct {
 func New(c *config.Config, version string, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		version: version, log: log, hub: hub.New(), metrics: metrics.New(version), limits: policy.NewStore(maxLimiterKeys),
-		capacity: policy.NewCapacity(0), mends: seldom.New(), names: upstream.Sparing(net.DefaultResolver), node: strings.ToLower(rand.Text()[:5]),
+		capacity: policy.NewCapacity(0), farewell: policy.NewCapacity(maxFarewells), mends: seldom.New(),
+		names: upstream.Sparing(net.DefaultResolver), node: strings.ToLower(rand.Text()[:5]),
 		watching: make(map[*upstream.Group]context.CancelFunc), doors: make(map[string]*door.Door),
 	}
 	s.stopped, s.stop = context.WithCancel(context.Background())

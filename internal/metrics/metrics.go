@@ -40,6 +40,7 @@ type families struct {
 	connections                               *prometheus.GaugeVec
 	lifetimes, handshakeTimes, backendTimes   *prometheus.HistogramVec
 	closed, handshakes, refusals, throttled   *prometheus.CounterVec
+	dismissals                                *prometheus.CounterVec
 	messages, bytes, backendResults, unrouted *prometheus.CounterVec
 	requests                                  *prometheus.CounterVec
 
@@ -95,6 +96,8 @@ func newFamilies(f promauto.Factory) families {
 		handshakeTimes: histogram("handshake_seconds", "From the request to the answer, the opening of the backend included.",
 			latencyBuckets, "route"),
 		refusals: counter("refusals_total", "Handshakes refused, by reason.", "route", "reason"),
+		dismissals: counter("refusals_closed_total", "Refused handshakes that were completed and closed, by the code of the Close.",
+			"route", "code"),
 		messages: counter("messages_total", "Messages; in is from the client to the backend.", "route", "direction"),
 		bytes:    counter("bytes_total", "Payload bytes; in is from the client to the backend.", "route", "direction"),
 		backendTimes: histogram("backend_seconds", "How long the backend took, by operation.",

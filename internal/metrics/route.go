@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,7 +22,7 @@ type Route struct {
 	messagesIn, messagesOut                      prometheus.Counter
 	bytesIn, bytesOut, throttled                 prometheus.Counter
 	closed, handshakes, refusals, backendResults *prometheus.CounterVec
-	requests                                     *prometheus.CounterVec
+	requests, dismissals                         *prometheus.CounterVec
 	backendTimes                                 prometheus.ObserverVec
 }
 
@@ -42,6 +43,7 @@ func newRoute(s *Set, name string) *Route {
 		closed:         f.closed.MustCurryWith(route),
 		handshakes:     f.handshakes.MustCurryWith(route),
 		refusals:       f.refusals.MustCurryWith(route),
+		dismissals:     f.dismissals.MustCurryWith(route),
 		requests:       f.requests.MustCurryWith(route),
 		backendTimes:   f.backendTimes.MustCurryWith(route),
 		backendResults: f.backendResults.MustCurryWith(route),
@@ -83,6 +85,13 @@ func (r *Route) Handshake(outcome string, took time.Duration) {
 func (r *Route) Refused(reason string) {
 	if r != nil {
 		r.refusals.WithLabelValues(r.words.bound("reason", reason)).Inc()
+	}
+}
+
+// Dismissed counts one of the Refused that was told by a Close with this code.
+func (r *Route) Dismissed(code int) {
+	if r != nil {
+		r.dismissals.WithLabelValues(r.words.bound("close code", strconv.Itoa(code))).Inc()
 	}
 }
 

@@ -146,7 +146,7 @@ func (c *Checker) identifyAll(ctx context.Context, a *ask) (*Identity, error) {
 func (c *Checker) strip(f *policy.Facts, id *Identity) {
 	f.Request = f.Request.Clone(f.Request.Context())
 	f.Subprotocols = slices.Clone(f.Subprotocols)
-	id.Marker = c.marker(f)
+	id.Marker = c.Marker(f)
 	for _, w := range c.ways {
 		if !w.options.ForwardToken {
 			for _, p := range w.places() {
@@ -161,8 +161,11 @@ func (c *Checker) strip(f *policy.Facts, id *Identity) {
 	maps.Copy(f.Request.Header, id.Header)
 }
 
-// marker is that of a token among the subprotocols.
-func (c *Checker) marker(f *policy.Facts) string {
+// Marker is that of a token among the subprotocols that are offered, "" if there is none.
+func (c *Checker) Marker(f *policy.Facts) string {
+	if c == nil {
+		return ""
+	}
 	for _, w := range c.ways {
 		for _, p := range w.places() {
 			if p.kind == inSubprotocol && slices.Contains(f.Subprotocols, p.name) {

@@ -7,7 +7,8 @@ import (
 	"bridgehead/ws"
 )
 
-// codes are the names of the registered close codes (IANA, WebSocket Close Code Number Registry).
+// codes are the names of the registered close codes (IANA, WebSocket Close Code Number Registry), and of those that gateways and
+// applications use by custom: 4000 and a status of HTTP.
 var codes = map[ws.Code]string{
 	1000: "normal closure",
 	1001: "going away",
@@ -26,6 +27,9 @@ var codes = map[ws.Code]string{
 	3000: "unauthorized",
 	3003: "forbidden",
 	3008: "timeout",
+	4401: "unauthorized",
+	4403: "forbidden",
+	4429: "too many requests",
 }
 
 // describe shows a Close with the name of its code and its reason.

@@ -86,7 +86,8 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 		p.refuse(w, r, h.Log, err, began)
 		return nil
 	}
-	if !p.Hub.Enter() {
+	since, ok := p.Hub.Enter()
+	if !ok {
 		p.refuse(w, r, h.Log, unavailable("draining"), began)
 		return nil
 	}
@@ -107,7 +108,7 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 	}
 	h.Reply.greet(h.Identity)
 	c := p.newClient(t, h, session, place)
-	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
+	p.Hub.Add(c, since) // before the 101: whoever learns of the client by then can reach it
 	p.enter(c)
 	err = c.upgrade(w, h)
 	stream, _ := c.Conn.(*pump.Stream)

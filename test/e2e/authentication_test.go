@@ -377,6 +377,21 @@ authenticators:
 	}
 }
 
+// endBy asks the API to end sockets.
+func (e *edge) endBy(body string) (status int, answer string) {
+	e.t.Helper()
+	resp, err := http.Post("http://"+e.addrs["admin"]+"/v1/connections/close", "application/json", strings.NewReader(body))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
 func TestEndsByTheAPI(t *testing.T) {
 	t.Parallel()
 	e := start(t, byToken+`
@@ -386,23 +401,10 @@ routes: [{name: r, path: "/*", auth: id, websocket: {to: "ws://`+backend(t, echo
 	for _, user := range []string{"ann", "bob", "cy", "di"} {
 		conns[user] = e.dial("/", http.Header{"Authorization": {"Bearer " + tokenFor(t, user, map[string]any{"jti": "j-" + user})}})
 	}
-	post := func(body string) (int, string) {
-		t.Helper()
-		resp, err := http.Post("http://"+e.addrs["admin"]+"/v1/connections/close", "application/json", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		answer, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(answer)
-	}
 	for body, want := range map[string]int{
 		`{}`: 400, `{"code": 4000}`: 400, `{"user": ""}`: 400, `{"address": "x"}`: 400, `{"user": "ann", "code": 1005}`: 400, `{"all": true}`: 400, `[]`: 400,
 	} {
-		if status, answer := post(body); status != want {
+		if status, answer := e.endBy(body); status != want {
 			t.Errorf("%s: %d %s", body, status, answer)
 		}
 	}
@@ -420,7 +422,7 @@ routes: [{name: r, path: "/*", auth: id, websocket: {to: "ws://`+backend(t, echo
 		{`{"subject": "cy", "address": "127.0.0.1"}`, 1, []string{"cy"}, 1000},
 		{`{"address": "127.0.0.0/8", "code": 4000}`, 1, []string{"di"}, 4000},
 	} {
-		status, answer := post(c.body)
+		status, answer := e.endBy(c.body)
 		var got struct{ Matched int }
 		if err := json.Unmarshal([]byte(answer), &got); err != nil || status != 202 || got.Matched != c.matched {
 			t.Fatalf("%s: %d %s", c.body, status, answer)
@@ -428,6 +430,74 @@ routes: [{name: r, path: "/*", auth: id, websocket: {to: "ws://`+backend(t, echo
 		for _, user := range c.ended {
 			wantClose(t, conns[user], c.code)
 			e.await(func(line map[string]any) bool { return line["msg"] == "closed" && line["user"] == user })
+		}
+	}
+}
+
+// A client that has just been let in, and whose backend or endpoint takes its time, is ended as soon as its socket is open.
+func TestAnEndReachesAHandshakeUnderWay(t *testing.T) {
+	t.Parallel()
+	came, goOn := make(chan string), make(chan struct{})
+	hold := func(what string) {
+		came <- what
+		select {
+		case <-goOn:
+		case <-time.After(patience):
+		}
+	}
+	endpoint := httpBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-User", "ann")
+		hold("endpoint")
+	})
+	server := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			hold("server")
+		}
+		upgrader := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
+		conn, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		echo(conn, r)
+	})
+	e := start(t, byToken+`
+  sso: {forward: {url: "http://`+endpoint+`", user: X-User}}
+routes:
+  - {name: r, path: "/slow", auth: id, websocket: {to: "ws://`+server+`"}}
+  - {name: asks, path: "/asks", auth: sso, websocket: {to: "ws://`+server+`"}}
+`)
+	token := http.Header{"Authorization": {"Bearer " + tokenFor(t, "ann", nil)}}
+	bob := http.Header{"Authorization": {"Bearer " + tokenFor(t, "bob", nil)}}
+	dialed := make(chan *websocket.Conn, 1)
+	for path, header := range map[string]http.Header{"/slow": token, "/asks": nil, "/slow?bob": bob} {
+		go func() {
+			conn, _, err := e.dialer().Dial(e.url(path), header)
+			if err != nil {
+				t.Error(err)
+			}
+			dialed <- conn
+		}()
+		<-came
+		if status, answer := e.endBy(`{"user": "ann", "code": 4403, "reason": "signed out"}`); status != 202 {
+			t.Fatalf("%d %s", status, answer)
+		}
+		goOn <- struct{}{}
+		conn := <-dialed
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		if header.Get("Authorization") == bob.Get("Authorization") {
+			send(t, conn, "still here")
+			if receive(t, conn) != "still here" {
+				t.Error("another user's socket is not there")
+			}
+			continue
+		}
+		if code, reason := closeCode(t, conn); code != 4403 || reason != "signed out" {
+			t.Errorf("%s: closed with %d %q", path, code, reason)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -135,12 +136,11 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 	addr, secure := t.Trusted.Client(r)
 	policy.StripCertificates(r.Header)
 	h := &Handshake{
-		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host)},
+		Facts: policy.Facts{
+			Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host), Chains: chainsOf(r),
+		},
 		Forwarded: t.Trusted.Trusts(r),
 		Metrics:   p.Metrics,
-	}
-	if r.TLS != nil {
-		h.Chains = r.TLS.VerifiedChains
 	}
 	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
 	if conn := door.From(r.Context()); conn.Header() != nil {
@@ -150,6 +150,14 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 		}
 	}
 	return h
+}
+
+// chainsOf are those of the certificate that the client of r has proven to its listener; nil: none.
+func chainsOf(r *http.Request) [][]*x509.Certificate {
+	if r.TLS == nil {
+		return nil
+	}
+	return r.TLS.VerifiedChains
 }
 
 // newID names a connection: the node, so that a push from any other can find it, and more than 100 random bits.

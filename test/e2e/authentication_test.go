@@ -632,6 +632,7 @@ listeners: [{name: wss, address: "127.0.0.1:0", client_ca: {files: devices.pem, 
 admin: {address: "127.0.0.1:0"}
 authenticators: {devices: {mtls: {user: dns}}}
 routes:
+  - {name: files, host: localhost, path: /files/*, auth: devices, files: {dir: .}}
   - {name: r, host: localhost, auth: devices, websocket: {to: "ws://`+mirror(t)+`", headers: {set: {X-User: "{user}"}}}}
 `))
 	e.wantStatus(t, http.StatusUnauthorized, "wss://localhost/", nil)
@@ -648,5 +649,15 @@ routes:
 	defer conn.Close()
 	if users := mirrored(t, conn).Header["X-User"]; len(users) != 1 || users[0] != "device-5.example" {
 		t.Errorf("the backend is told of %q", users)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: d.TLSClientConfig, DialContext: d.NetDialContext}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("https://localhost/files/devices.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("a file: %s", resp.Status)
 	}
 }

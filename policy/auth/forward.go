@@ -43,7 +43,7 @@ type Forward struct {
 	// How often the endpoint is asked again for as long as the socket is open; one that it refuses is closed, and so is one of another
 	// user by then. An endpoint that does not answer is asked twice more before that.
 	Recheck time.Duration `yaml:"recheck"`
-	// A PEM file with the authorities that sign the endpoint's certificate. Default: those of the system.
+	// A PEM file with the authorities that sign the endpoint's certificate, read again when it changes. Default: those of the system.
 	CA string `yaml:"ca"`
 }
 
@@ -108,7 +108,7 @@ func validateHeader(name string, at yamlpos.Path, p *yamlpos.Problems) {
 // An endpoint is the authenticator that asks another.
 type endpoint struct {
 	options   *Forward
-	transport *http.Transport
+	transport *transport
 	inFlight  chan struct{} // holds one element per question under way
 	cache     *cache
 	still     bool
@@ -118,7 +118,7 @@ type endpoint struct {
 }
 
 func (o *Forward) open(with Setup) (authenticator, error) {
-	transport, err := newTransport(o.CA, o.InFlight)
+	transport, err := newTransport(o.CA, o.InFlight, with)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (e *endpoint) headers() []string { return e.options.Headers }
 
 func (e *endpoint) close() {
 	e.stop()
-	e.transport.CloseIdleConnections()
+	e.transport.close()
 }
 
 // check asks the endpoint, or remembers what it said to the same question.

@@ -57,6 +57,7 @@ const (
 	leastRecheck    = time.Second
 	largestRefusal  = 64 << 10 // of the body of a refusal, which reaches the client
 	drainedOfAnswer = 4 << 10  // of the body of a 2xx, to keep the connection
+	drainedFor      = 100 * time.Millisecond
 )
 
 // Validate reports what cannot work.
@@ -224,7 +225,8 @@ func (e *endpoint) ask(ctx context.Context, question http.Header) (*Identity, er
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 == 2 {
-		_, _ = io.CopyN(io.Discard, resp.Body, drainedOfAnswer) // a larger one costs the connection
+		defer time.AfterFunc(drainedFor, cancel).Stop()
+		_, _ = io.CopyN(io.Discard, resp.Body, drainedOfAnswer) // a larger or later one costs the connection
 		return e.identity(resp.Header), nil
 	}
 	return nil, e.refusal(ctx, resp)

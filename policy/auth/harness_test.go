@@ -55,6 +55,13 @@ func (b *book) String() string {
 	return b.text.String()
 }
 
+// empty forgets what was logged.
+func (b *book) empty() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text.Reset()
+}
+
 func (b *book) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

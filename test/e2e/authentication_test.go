@@ -2,12 +2,14 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -616,6 +619,185 @@ routes:
 	seconds, err := strconv.ParseInt(link.Query().Get("expires"), 10, 64)
 	if left := time.Until(time.Unix(seconds, 0)); err != nil || left > time.Hour || left < 50*time.Minute {
 		t.Errorf("good for %s, %v", left, err)
+	}
+}
+
+// A provider signs tokens by keys that it changes all the time, and publishes those that are good.
+type provider struct {
+	every   int // tokens that one key signs
+	overlap int // tokens of the next key until it is withdrawn
+	fetches int // of the published keys
+	rotated int // how often the key has changed
+
+	mu   sync.Mutex     // guards all
+	done sync.Cond      // that a token has been used
+	keys []*providerKey // those that are published; the last one signs
+}
+
+type providerKey struct {
+	id           string
+	private      ed25519.PrivateKey
+	issued, held int // tokens, and those of them that are not used yet
+}
+
+func newProvider(every, overlap int) *provider {
+	p := &provider{every: every, overlap: overlap}
+	p.done.L = &p.mu
+	p.addLocked()
+	return p
+}
+
+func (p *provider) addLocked() {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	p.keys = append(p.keys, &providerKey{id: fmt.Sprint("key-", p.rotated), private: private})
+}
+
+// token gives a token that is good until it is used: no key is withdrawn while there is a token of it that is not.
+func (p *provider) token(t *testing.T) (text string, used func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.keys[len(p.keys)-1]
+	for p.overlap == 0 && last.issued == p.every && last.held > 0 {
+		p.done.Wait()
+		last = p.keys[len(p.keys)-1]
+	}
+	if last.issued == p.every {
+		p.rotated++
+		if p.overlap == 0 {
+			p.keys = nil
+		}
+		p.addLocked()
+	}
+	last = p.keys[len(p.keys)-1]
+	last.issued++
+	last.held++
+	payload, err := json.Marshal(map[string]any{"sub": "ann", "aud": "chat", "exp": time.Now().Add(time.Hour).Unix()})
+	if err != nil {
+		t.Error(err)
+	}
+	text = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"EdDSA","kid":"`+last.id+`"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	text += "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(last.private, []byte(text)))
+	return text, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		last.held--
+		if first := p.keys[0]; len(p.keys) > 1 && first.held == 0 && p.keys[1].issued >= p.overlap {
+			p.keys = p.keys[1:]
+		}
+		p.done.Broadcast()
+	}
+}
+
+// ServeHTTP answers with the keys that are good now.
+func (p *provider) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fetches++
+	var keys []string
+	for _, k := range p.keys {
+		public := base64.RawURLEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey))
+		keys = append(keys, `{"kty":"OKP","crv":"Ed25519","use":"sig","kid":"`+k.id+`","x":"`+public+`"}`)
+	}
+	_, _ = io.WriteString(w, `{"keys":[`+strings.Join(keys, ",")+`]}`)
+}
+
+// A provider changes its keys every few hundred handshakes: no client with a good token is refused, and the provider is hardly asked.
+func TestKeysThatChangeUnderLoad(t *testing.T) {
+	t.Parallel()
+	for name, overlap := range map[string]int{"the old key is good for a while": 100, "the old key is withdrawn at once": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProvider(200, overlap)
+			e := start(t, `
+authenticators: {id: {jwt: {jwks_url: "http://`+httpBackend(t, p.ServeHTTP)+`/keys", audience: chat}}}
+routes: [{name: r, path: /*, auth: id, limits: [], websocket: {to: "ws://`+backend(t, echo)+`"}}]
+`)
+			var left atomic.Int64
+			left.Store(1100)
+			var clients sync.WaitGroup
+			for range 16 {
+				clients.Go(func() {
+					for left.Add(-1) >= 0 && !t.Failed() {
+						token, used := p.token(t)
+						dialer := websocket.Dialer{HandshakeTimeout: 2 * patience}
+						conn, resp, err := dialer.Dial("ws://"+e.addrs["ws"]+"/", http.Header{"Authorization": {"Bearer " + token}})
+						used()
+						if err != nil {
+							t.Errorf("%v, answered %+v", err, resp)
+							continue
+						}
+						conn.Close()
+					}
+				})
+			}
+			clients.Wait()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.rotated != 5 || p.fetches < p.rotated || p.fetches > 2*p.rotated+2 {
+				t.Errorf("the keys changed %d times and were fetched %d times", p.rotated, p.fetches)
+			}
+		})
+	}
+}
+
+// An endpoint that takes its time costs those who wait for it, and nobody else.
+func TestOthersComeInWhileAnEndpointHangs(t *testing.T) {
+	t.Parallel()
+	asked, goOn := make(chan struct{}, 10), make(chan struct{})
+	endpoint := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-goOn:
+		case <-time.After(2 * patience):
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	to := backend(t, echo)
+	e := start(t, byToken+`
+  sso: {forward: {url: "http://`+endpoint+`", in_flight: 2, timeout: 1m}}
+routes:
+  - {name: sso, path: /sso, auth: sso, websocket: {to: "ws://`+to+`"}}
+  - {name: id, path: /id, auth: id, websocket: {to: "ws://`+to+`"}}
+  - {name: either, path: /either, auth: {any: [id, sso]}, websocket: {to: "ws://`+to+`"}}
+  - {name: open, path: /open, websocket: {to: "ws://`+to+`"}}
+`)
+	waiting := make(chan error)
+	for range 4 { // two ask, and two wait for their turn
+		go func() {
+			dialer := e.dialer()
+			dialer.HandshakeTimeout = 2 * patience
+			conn, _, err := dialer.Dial(e.url("/sso"), nil)
+			if err == nil {
+				conn.Close()
+			}
+			waiting <- err
+		}()
+	}
+	<-asked
+	<-asked
+	token := http.Header{"Authorization": {"Bearer " + tokenFor(t, "ann", nil)}}
+	for _, path := range []string{"/id", "/either", "/open"} {
+		conn := e.dial(path, token)
+		send(t, conn, "hello")
+		if receive(t, conn) != "hello" {
+			t.Errorf("%s is not there", path)
+		}
+	}
+	select {
+	case err := <-waiting:
+		t.Errorf("one who waits was answered before the endpoint was: %v", err)
+	case <-asked:
+		t.Error("more than two questions are under way")
+	default:
+	}
+	close(goOn)
+	for range 4 {
+		if err := <-waiting; err != nil {
+			t.Errorf("one who has waited: %v", err)
+		}
 	}
 }
 

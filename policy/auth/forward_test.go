@@ -3,14 +3,11 @@ package auth
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -318,12 +315,6 @@ func TestHeadersOverHTTP2AreBounded(t *testing.T) {
 	refuse(t, asking(t, s.URL+"/big", trusting), facts("/ws"), nil, reasonEndpoint, "cannot be asked")
 }
 
-// selfSigned is the certificate of an authority that nobody knows.
-func selfSigned() []byte {
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	return must(x509.CreateCertificate(rand.Reader, template, template, edKey().Public(), edKey()))
-}
-
 func certificatePEM(raw []byte) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}))
 }
@@ -335,7 +326,7 @@ func TestAuthoritiesAreReadAgain(t *testing.T) {
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	right, wrong := certificatePEM(s.Certificate().Raw), certificatePEM(selfSigned())
+	right, wrong := certificatePEM(s.Certificate().Raw), certificatePEM(selfSignedBy(edKey()))
 	log := new(book)
 	f := DefaultForward()
 	f.URL, f.CA, f.User = s.URL, write(t, "ca.pem", wrong), "X-User"

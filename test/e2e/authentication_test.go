@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ed25519"
 	"crypto/hmac"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -164,6 +166,80 @@ routes:
 		if strings.Contains(text, signature) {
 			t.Errorf("the token stands in the %s", place)
 		}
+	}
+}
+
+// What a client writes between the lines reaches neither the authenticators nor the backend.
+func TestSmuggledHeaders(t *testing.T) {
+	t.Parallel()
+	got := make(chan http.Header, 1)
+	e := start(t, `
+authenticators:
+  id: {jwt: {secret: `+tokenSecret+`, token: [header.authorization, header.x-token, cookie.session, query.token, subprotocol.bearer]}}
+routes:
+  - name: r
+    path: /*
+    auth: id
+    websocket: {to: "ws://`+backend(t, func(_ *websocket.Conn, r *http.Request) { got <- r.Header })+`", headers: {set: {X-User: "{user}"}}}
+`)
+	ann, bob := tokenFor(t, "ann", nil), tokenFor(t, "bob", nil)
+	for name, c := range map[string]struct {
+		path   string
+		lines  []string
+		status int // 101: let in, as ann
+	}{
+		"a name in lower case":               {"/", []string{"authorization: Bearer " + ann}, 101},
+		"two spellings of a name":            {"/", []string{"Authorization: Bearer " + ann, "AUTHORIZATION: Bearer " + bob}, 400},
+		"two in a line":                      {"/", []string{"Authorization: Bearer " + ann + ", Bearer " + bob}, 401},
+		"a space before the colon":           {"/", []string{"Authorization : Bearer " + ann}, 400},
+		"an underscore":                      {"/", []string{"X_Token: " + ann}, 401},
+		"an underscore beside the real one":  {"/", []string{"X-Token: " + ann, "X_Token: " + bob, "x.token: " + bob}, 101},
+		"two headers that disagree":          {"/", []string{"X-Token: " + ann, "Authorization: Bearer " + bob}, 400},
+		"a header and the query":             {"/?token=" + bob, []string{"X-Token: " + ann}, 400},
+		"the query twice":                    {"/?token=" + ann + "&t%6Fken=" + bob, nil, 400},
+		"the query in another case":          {"/?Token=" + ann, nil, 401},
+		"the query behind a semicolon":       {"/?a=1;token=" + ann, nil, 401},
+		"a cookie twice":                     {"/", []string{"Origin: http://localhost", "Cookie: session=" + ann + "; session=" + bob}, 400},
+		"two lines of cookies":               {"/", []string{"Origin: http://localhost", "Cookie: session=" + ann, "cookie: session=" + bob}, 400},
+		"a cookie of no page beside a token": {"/", []string{"Cookie: session=" + bob, "X-Token: " + ann}, 101},
+		"two lines of subprotocols":          {"/", []string{"Sec-WebSocket-Protocol: bearer, " + ann, "sec-websocket-protocol: bearer, " + bob}, 400},
+		"the user's name":                    {"/", []string{"X-Token: " + ann, "X-User: eve", "x-user: eve"}, 101},
+		"the user's name as CGI has it":      {"/", []string{"X-Token: " + ann, "X_User: eve", "x.user: eve", "x_USER: eve"}, 101},
+		"the user's name for one hop":        {"/", []string{"X-Token: " + ann, "Connection: X-User, X-Token"}, 101},
+		"two origins":                        {"/", []string{"X-Token: " + ann, "Origin: http://localhost", "origin: http://evil.example"}, 403},
+		"two hosts":                          {"/", []string{"X-Token: " + ann, "host: evil.example"}, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", e.addrs["ws"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(conn, handshake(c.path, c.lines...))
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != c.status {
+				t.Fatalf("answered %s, want %d", resp.Status, c.status)
+			}
+			if c.status != http.StatusSwitchingProtocols {
+				return
+			}
+			var users []string
+			for name, values := range <-got {
+				if strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name)) == "x-user" {
+					users = append(users, values...)
+				}
+				if all := name + strings.Join(values, " "); strings.Contains(all, ann) || strings.Contains(all, bob) {
+					t.Errorf("the backend got a token in %s", name)
+				}
+			}
+			if len(users) != 1 || users[0] != "ann" {
+				t.Errorf("the backend is told of the users %q", users)
+			}
+		})
 	}
 }
 

@@ -82,7 +82,7 @@ func conn(id, route string) *fake {
 func newAPI(conns ...*fake) *API {
 	h := hub.New()
 	for _, c := range conns {
-		h.Add(c)
+		h.Add(c, 0)
 	}
 	return New(Config{Hub: h, Metrics: metrics.New("1.2.3"), Log: slog.New(slog.DiscardHandler), Version: "1.2.3"})
 }

@@ -112,7 +112,8 @@ func (s *selection) selects(info hub.Info) bool {
 	return err == nil && s.address.Contains(addr.Unmap().WithZone(""))
 }
 
-// endAll serves POST /v1/connections/close. It answers when the ends have begun, with their number.
+// endAll serves POST /v1/connections/close. It answers when the ends have begun, with the number of sockets that were open. One whose
+// handshake is under way ends as soon as it is open.
 func (a *API) endAll(w http.ResponseWriter, r *http.Request, by *caller) error {
 	if _, err := readQuery(r); err != nil {
 		return err
@@ -125,13 +126,7 @@ func (a *API) endAll(w http.ResponseWriter, r *http.Request, by *caller) error {
 	if err != nil {
 		return err
 	}
-	ended := 0
-	for _, c := range a.Hub.All() {
-		if s.selects(c.Info()) {
-			c.End(cause)
-			ended++
-		}
-	}
+	ended := a.Hub.EndAll(s.selects, cause)
 	a.Log.Info("connections closed by API", "token", by.name, "sockets", ended, "code", cause.Code, "reason", cause.Reason)
 	return answer(w, http.StatusAccepted, map[string]int{"matched": ended})
 }

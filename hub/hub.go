@@ -53,6 +53,8 @@ type Hub struct {
 	mu      sync.RWMutex // guards the following
 	conns   map[string]Conn
 	pending int                // handshakes under way, and ends that are still being told
+	calls   Entry              // of EndAll so far
+	recent  []call             // the last of them, as long as something is pending
 	drain   *ws.Cause          // set once a drain has begun
 	empty   context.Context    // ends when a drain has begun and nothing is left or pending
 	isEmpty context.CancelFunc // ends it
@@ -61,34 +63,84 @@ type Hub struct {
 // New gives an empty hub.
 func New() *Hub { return &Hub{conns: make(map[string]Conn)} }
 
+// An Entry is the moment at which a handshake began, counted in calls of EndAll.
+type Entry uint64
+
+// A call is one of EndAll.
+type call struct {
+	selects func(Info) bool
+	cause   ws.Cause
+}
+
+// mostCalls bounds those that are remembered for handshakes under way.
+const mostCalls = 1000
+
+// tryAgain ends a connection that more calls may have meant than are remembered.
+var tryAgain = ws.Cause{Kind: ws.Kicked, Code: ws.CodeTryAgainLater, Reason: "try again"}
+
 // Enter announces a handshake that may lead to a connection, until Leave; so a drain waits for it. During a drain it is refused.
-func (h *Hub) Enter() bool {
+func (h *Hub) Enter() (since Entry, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.drain != nil {
-		return false
+		return 0, false
 	}
 	h.pending++
-	return true
+	return h.calls, true
 }
 
 // Leave ends what Enter or Retire began. The connection of a handshake, if there is one, was added before.
 func (h *Hub) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.pending--
+	if h.pending--; h.pending == 0 {
+		h.recent = nil
+	}
 	h.tellEmptyLocked()
 }
 
-// Add registers c until Retire. During a drain it is ended at once.
-func (h *Hub) Add(c Conn) {
+// Add registers c, whose handshake began at since, until Retire. During a drain it is ended at once, and so it is if a call of EndAll
+// since then means it.
+func (h *Hub) Add(c Conn, since Entry) {
 	h.mu.Lock()
 	h.conns[c.ID()] = c
-	drain := h.drain
+	drain, missed := h.drain, int(h.calls-since)
+	calls := h.recent[max(0, len(h.recent)-missed):]
 	h.mu.Unlock()
 	if drain != nil {
 		c.End(*drain)
 	}
+	for _, call := range calls {
+		if call.selects(c.Info()) {
+			c.End(call.cause)
+			return
+		}
+	}
+	if missed > len(calls) {
+		c.End(tryAgain)
+	}
+}
+
+// EndAll ends with cause the connections that are selected, and gives their number. One that is not here yet, since its handshake is
+// under way, meets the same when it is added, if it is selected then: nobody slips through who had authenticated just before. selects
+// may be called from any goroutine.
+func (h *Hub) EndAll(selects func(Info) bool, cause ws.Cause) (ended int) {
+	h.mu.Lock()
+	h.calls++
+	if h.pending > 0 {
+		if len(h.recent) == mostCalls {
+			h.recent = h.recent[1:] // others may be reading it: append moves it when its room is used up
+		}
+		h.recent = append(h.recent, call{selects, cause})
+	}
+	h.mu.Unlock()
+	for _, c := range h.All() {
+		if selects(c.Info()) {
+			c.End(cause)
+			ended++
+		}
+	}
+	return ended
 }
 
 // Retire takes c out; a drain waits for it until Leave, since somebody may have to be told of its end. It may be called for a

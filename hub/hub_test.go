@@ -56,7 +56,7 @@ func TestRegister(t *testing.T) {
 	h := New()
 	b, a, c := &fake{id: "c_b"}, &fake{id: "c_a"}, &fake{id: "c_c"}
 	for _, f := range []*fake{b, a, c} {
-		h.Add(f)
+		h.Add(f, 0)
 	}
 	if got, ok := h.Get("c_a"); !ok || got != Conn(a) {
 		t.Errorf("Get(c_a) = %v, %v", got, ok)
@@ -114,7 +114,7 @@ func full(n int) (*Hub, []*fake) {
 	var fakes []*fake
 	for i := range n {
 		f := &fake{id: fmt.Sprintf("c_%04d", i), hub: h}
-		h.Add(f)
+		h.Add(f, 0)
 		fakes = append(fakes, f)
 	}
 	return h, fakes
@@ -163,7 +163,7 @@ func TestSpread(t *testing.T) {
 				t.Fatalf("%s was ended by %v", f.id, causes)
 			}
 		}
-		if !h.Enter() {
+		if _, ok := h.Enter(); !ok {
 			t.Error("nobody is let in any more")
 		}
 		h.Leave()
@@ -193,12 +193,12 @@ func TestDrainEndsNewcomersAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := New()
 		old := &fake{id: "c_old"}
-		h.Add(old)
+		h.Add(old, 0)
 		done := make(chan error)
 		go func() { done <- h.Drain(t.Context(), time.Second, shutdown) }()
 		time.Sleep(time.Minute) // of the bubble: the window is over, old does not go
 		late := &fake{id: "c_late"}
-		h.Add(late)
+		h.Add(late, 0)
 		if causes, _ := late.end(); !slices.Equal(causes, []ws.Cause{shutdown}) {
 			t.Errorf("the newcomer was ended by %v, want the cause of the drain", causes)
 		}
@@ -213,7 +213,7 @@ func TestDrainEndsNewcomersAtOnce(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		h.Add(late) // even after the drain, and it may not close a channel twice
+		h.Add(late, 0) // even after the drain, and it may not close a channel twice
 		remove(h, late)
 		if causes, _ := late.end(); len(causes) != 2 {
 			t.Errorf("a connection added after the drain was ended by %v", causes)
@@ -253,7 +253,7 @@ func TestDrainEndsWithItsContext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := New()
 				for i := range 10_000 { // nobody leaves
-					h.Add(&fake{id: fmt.Sprint(i)})
+					h.Add(&fake{id: fmt.Sprint(i)}, 0)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 				defer cancel()
@@ -276,7 +276,7 @@ func TestRace(t *testing.T) {
 		wg.Go(func() {
 			for i := range 200 {
 				f := &fake{id: fmt.Sprintf("c_%d_%d", worker, i)}
-				h.Add(f)
+				h.Add(f, 0)
 				h.Get(f.id)
 				h.Len()
 				if i%50 == 0 {
@@ -290,7 +290,7 @@ func TestRace(t *testing.T) {
 	wg.Go(func() {
 		for i := range left {
 			left[i] = &fake{id: fmt.Sprintf("c_left_%d", i), hub: h}
-			h.Add(left[i])
+			h.Add(left[i], 0)
 		}
 	})
 	for range 2 { // a second drain joins the first
@@ -314,12 +314,12 @@ func TestRace(t *testing.T) {
 func TestADrainWaitsForHandshakesUnderWay(t *testing.T) {
 	t.Parallel()
 	h := New()
-	if !h.Enter() {
+	if _, ok := h.Enter(); !ok {
 		t.Fatal("a handshake was refused before the drain")
 	}
 	drained := make(chan error, 1)
 	go func() { drained <- h.Drain(t.Context(), 0, ws.Cause{Kind: ws.ShuttingDown}) }()
-	for h.Enter() { // until the drain has begun
+	for _, ok := h.Enter(); ok; _, ok = h.Enter() { // until the drain has begun
 		h.Leave()
 		runtime.Gosched()
 	}
@@ -338,4 +338,80 @@ func TestADrainWaitsForHandshakesUnderWay(t *testing.T) {
 func remove(h *Hub, c Conn) {
 	h.Retire(c)
 	h.Leave()
+}
+
+func of(id string) func(Info) bool { return func(i Info) bool { return i.ID == id } }
+
+var revoked = ws.Cause{Kind: ws.Kicked, Code: 4401, Reason: "revoked"}
+
+// A connection ends by what was called for while its handshake was under way, and by nothing before.
+func TestEndsReachHandshakesUnderWay(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		calls int // that mean somebody else, between the call and the connection
+		id    string
+		want  []ws.Cause
+	}{
+		"it is meant":                   {0, "ann", []ws.Cause{revoked}},
+		"it is not":                     {0, "bob", nil},
+		"others are called for since":   {mostCalls - 1, "ann", []ws.Cause{revoked}},
+		"not it, by all there is":       {mostCalls - 1, "bob", nil},
+		"more than anybody remembers":   {mostCalls, "ann", []ws.Cause{tryAgain}},
+		"many more, and it is not told": {3 * mostCalls, "bob", []ws.Cause{tryAgain}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := New()
+			_, _ = h.Enter() // another's, so that there is something to remember for
+			h.EndAll(of(c.id), ws.Cause{Kind: ws.Kicked, Reason: "before its handshake"})
+			since, _ := h.Enter()
+			if ended := h.EndAll(of("ann"), revoked); ended != 0 {
+				t.Errorf("%d were there to end", ended)
+			}
+			for range c.calls {
+				h.EndAll(of("somebody"), shutdown)
+			}
+			f := &fake{id: c.id}
+			h.Add(f, since)
+			h.Leave()
+			if causes, _ := f.end(); !slices.Equal(causes, c.want) {
+				t.Errorf("ended by %v, want %v", causes, c.want)
+			}
+			if len(h.recent) > mostCalls || len(h.recent) == 0 {
+				t.Errorf("%d calls are remembered", len(h.recent))
+			}
+			h.Leave()
+			if h.recent != nil {
+				t.Errorf("%d calls are remembered for nobody", len(h.recent))
+			}
+			late := &fake{id: "ann"}
+			since, _ = h.Enter()
+			h.Add(late, since)
+			if causes, _ := late.end(); causes != nil {
+				t.Errorf("who comes back is ended by %v", causes)
+			}
+		})
+	}
+}
+
+// However a call and the end of a handshake fall together, the connection ends.
+func TestNobodySlipsThroughACall(t *testing.T) {
+	t.Parallel()
+	h := New()
+	for range 2000 {
+		f := &fake{id: "ann"}
+		since, _ := h.Enter()
+		called := make(chan struct{})
+		go func() {
+			defer close(called)
+			h.EndAll(of("ann"), revoked)
+		}()
+		h.Add(f, since)
+		h.Leave()
+		<-called
+		if causes, _ := f.end(); len(causes) == 0 || causes[0] != revoked {
+			t.Fatalf("ended by %v", causes)
+		}
+		remove(h, f)
+	}
 }

@@ -79,6 +79,17 @@ func TestWhoseCookiesCount(t *testing.T) {
 		{[]string{"null"}, []string{"null"}, "list it under origins"},
 		{[]string{"https://*.example.com"}, []string{"https://b.example.com"}, ""},
 		{[]string{"*", "self"}, []string{"https://a.example.com"}, ""},
+		{[]string{"*", "self"}, []string{"HTTPS://A.Example.COM"}, ""},
+		{[]string{"*", "self"}, []string{"https://a.example.com."}, "list it under origins"},
+		{[]string{"*", "self"}, []string{"https://a.example.com:8443"}, "list it under origins"},
+		{[]string{"*", "self"}, []string{"https://a.example.com.evil.example"}, "list it under origins"},
+		{[]string{"*", "self"}, []string{"https://evila.example.com"}, "list it under origins"},
+		{[]string{"*", "self"}, []string{"https://a.example.com@evil.example"}, "list it under origins"},
+		{[]string{"*", "self"}, []string{"https://user@a.example.com"}, "list it under origins"},
+		{[]string{"*", "self"}, []string{"https://a.еxample.com"}, "list it under origins"}, // a letter of another script
+		{[]string{"*", "self"}, []string{"https://xn--a-hxb.example.com"}, "list it under origins"},
+		{[]string{"*", "https://*.example.com"}, []string{"https://evilexample.com"}, "list it under origins"},
+		{[]string{"*", "https://*.example.com"}, []string{"https://b.example.com."}, "list it under origins"},
 	} {
 		o, err := NewOrigins(test.allow, false, true)
 		if err != nil {

@@ -56,7 +56,7 @@ func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) er
 			return nil
 		}
 	}
-	if !p.Hub.Enter() {
+	if _, ok := p.Hub.Enter(); !ok {
 		return unavailable("draining")
 	}
 	defer p.Hub.Leave()

@@ -46,7 +46,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // admit finds out who sends a request. What is then known of it has the request without tokens.
 func (g *Gate) admit(r *http.Request) (*policy.Facts, *auth.Identity, error) {
 	addr, secure := g.Trusted.Client(r)
-	f := &policy.Facts{Request: r, Client: addr, TLS: secure}
+	f := &policy.Facts{Request: r, Client: addr, TLS: secure, Chains: chainsOf(r)}
 	id, err := g.Auth.Admit(r.Context(), f, vouch(g.origins, r))
 	return f, id, err
 }

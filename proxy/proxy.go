@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"crypto/rand"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -87,7 +88,8 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 		p.refuse(w, t, h, err, began)
 		return nil
 	}
-	if !p.Hub.Enter() {
+	since, ok := p.Hub.Enter()
+	if !ok {
 		p.refuse(w, t, h, unavailable("draining"), began)
 		return nil
 	}
@@ -108,7 +110,7 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 	}
 	h.Reply.greet(h.Identity)
 	c := p.newClient(t, h, session, place)
-	p.Hub.Add(c) // before the 101: whoever learns of the client by then can reach it
+	p.Hub.Add(c, since) // before the 101: whoever learns of the client by then can reach it
 	p.enter(c)
 	err = c.upgrade(w, h)
 	stream, _ := c.Conn.(*pump.Stream)
@@ -135,12 +137,11 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 	addr, secure := t.Trusted.Client(r)
 	policy.StripCertificates(r.Header)
 	h := &Handshake{
-		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host)},
+		Facts: policy.Facts{
+			Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host), Chains: chainsOf(r),
+		},
 		Forwarded: t.Trusted.Trusts(r),
 		Metrics:   p.Metrics,
-	}
-	if r.TLS != nil {
-		h.Chains = r.TLS.VerifiedChains
 	}
 	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
 	if conn := door.From(r.Context()); conn.Header() != nil {
@@ -150,6 +151,14 @@ func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
 		}
 	}
 	return h
+}
+
+// chainsOf are those of the certificate that the client of r has proven to its listener; nil: none.
+func chainsOf(r *http.Request) [][]*x509.Certificate {
+	if r.TLS == nil {
+		return nil
+	}
+	return r.TLS.VerifiedChains
 }
 
 // newID names a connection: the node, so that a push from any other can find it, and more than 100 random bits.

@@ -43,7 +43,7 @@ type Forward struct {
 	// How often the endpoint is asked again for as long as the socket is open; one that it refuses is closed, and so is one of another
 	// user by then. An endpoint that does not answer is asked twice more before that.
 	Recheck time.Duration `yaml:"recheck"`
-	// A PEM file with the authorities that sign the endpoint's certificate. Default: those of the system.
+	// A PEM file with the authorities that sign the endpoint's certificate, read again when it changes. Default: those of the system.
 	CA string `yaml:"ca"`
 }
 
@@ -57,6 +57,7 @@ const (
 	leastRecheck    = time.Second
 	largestRefusal  = 64 << 10 // of the body of a refusal, which reaches the client
 	drainedOfAnswer = 4 << 10  // of the body of a 2xx, to keep the connection
+	drainedFor      = 100 * time.Millisecond
 )
 
 // Validate reports what cannot work.
@@ -108,7 +109,7 @@ func validateHeader(name string, at yamlpos.Path, p *yamlpos.Problems) {
 // An endpoint is the authenticator that asks another.
 type endpoint struct {
 	options   *Forward
-	transport *http.Transport
+	transport *transport
 	inFlight  chan struct{} // holds one element per question under way
 	cache     *cache
 	still     bool
@@ -118,7 +119,7 @@ type endpoint struct {
 }
 
 func (o *Forward) open(with Setup) (authenticator, error) {
-	transport, err := newTransport(o.CA, o.InFlight)
+	transport, err := newTransport(o.CA, o.InFlight, with)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +137,7 @@ func (e *endpoint) headers() []string { return e.options.Headers }
 
 func (e *endpoint) close() {
 	e.stop()
-	e.transport.CloseIdleConnections()
+	e.transport.close()
 }
 
 // check asks the endpoint, or remembers what it said to the same question.
@@ -224,7 +225,8 @@ func (e *endpoint) ask(ctx context.Context, question http.Header) (*Identity, er
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 == 2 {
-		_, _ = io.CopyN(io.Discard, resp.Body, drainedOfAnswer) // a larger one costs the connection
+		defer time.AfterFunc(drainedFor, cancel).Stop()
+		_, _ = io.CopyN(io.Discard, resp.Body, drainedOfAnswer) // a larger or later one costs the connection
 		return e.identity(resp.Header), nil
 	}
 	return nil, e.refusal(ctx, resp)

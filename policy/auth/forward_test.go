@@ -1,15 +1,24 @@
 package auth
 
 import (
+	"bufio"
 	"context"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"bridgehead/policy"
 )
 
 // An oracle is an endpoint that decides, and counts how often it is asked.
@@ -177,6 +186,171 @@ func TestAnEndpointWithAHugeYes(t *testing.T) {
 	if n := sent.Load(); n > 64<<20 {
 		t.Errorf("%d bytes were taken of the answers", n)
 	}
+}
+
+// A yes that goes on for ever without saying more holds nobody up.
+func TestAnEndpointThatDoesNotEndItsYes(t *testing.T) {
+	t.Parallel()
+	o := newOracle(t, func(w http.ResponseWriter, r *http.Request) {
+		yes(w, r)
+		w.Header().Set("Content-Length", "100")
+		_, _ = w.Write([]byte("begin"))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	c := asking(t, o.URL, func(o *Forward) { o.InFlight, o.Timeout = 1, time.Hour })
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 3 { // each waits for the one before
+			if f := facts("/ws"); admitted(c, f) != nil || f.User != "ann" {
+				t.Errorf("%q is let in", f.User)
+			}
+		}
+	}()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("a client waits for the end of a yes")
+	}
+}
+
+func admitted(c *Checker, f *policy.Facts) error {
+	_, err := c.Admit(background(), f, nil)
+	return err
+}
+
+// Servers that are no better than they should be.
+func TestWhatEndpointsSayOnTheWire(t *testing.T) {
+	t.Parallel()
+	big := strings.Repeat("X-Big: "+strings.Repeat("x", 1000)+"\r\n", 1000)
+	for name, test := range map[string]struct {
+		answer string // and the connection is closed
+		user   string // "": it is not let in
+		status int
+		text   string
+	}{
+		"HTTP/1.0":                       {"HTTP/1.0 200 OK\r\nX-User: ann\r\n\r\nwelcome", "ann", 0, ""},
+		"HTTP/1.0 that refuses":          {"HTTP/1.0 403 Forbidden\r\nContent-Type: text/plain\r\n\r\nno", "", 403, "answered 403"},
+		"a yes that breaks off":          {"HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 100\r\n\r\nhalf", "ann", 0, ""},
+		"a chunk that breaks off":        {"HTTP/1.1 200 OK\r\nX-User: ann\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\nhalf", "ann", 0, ""},
+		"a no that breaks off":           {"HTTP/1.1 403 Forbidden\r\nContent-Type: text/html\r\nContent-Length: 100\r\n\r\n<p>half", "", 403, "answered 403"},
+		"headers that break off":         {"HTTP/1.1 200 OK\r\nX-User: ann\r\nX-Us", "", 502, "cannot be asked"},
+		"a header that breaks off":       {"HTTP/1.1 200 OK\r\nX-User: ann\r\n", "", 502, "cannot be asked"},
+		"1 MB of headers":                {"HTTP/1.1 200 OK\r\nX-User: ann\r\n" + big + "\r\n", "", 502, "cannot be asked"},
+		"1 MB of headers before others":  {"HTTP/1.1 103 Early Hints\r\n" + big + "\r\nHTTP/1.1 200 OK\r\nX-User: ann\r\n\r\n", "", 502, "cannot be asked"},
+		"hints before it decides":        {"HTTP/1.1 103 Early Hints\r\nX-User: eve\r\n\r\nHTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 0\r\n\r\n", "ann", 0, ""},
+		"another protocol":               {"SSH-2.0-OpenSSH\r\n", "", 502, "cannot be asked"},
+		"HTTP/0.9":                       {"<html>welcome</html>", "", 502, "cannot be asked"},
+		"a switch of protocols":          {"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\nX-User: ann\r\n\r\n", "", 502, "neither yes nor no"},
+		"two lengths":                    {"HTTP/1.1 200 OK\r\nX-User: ann\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "", 502, "cannot be asked"},
+		"a name with a line break in it": {"HTTP/1.1 200 OK\r\nX-User: ann\r\n boss\r\nContent-Length: 0\r\n\r\n", "ann boss", 0, ""}, // RFC 9112, section 5.2
+		"nothing":                        {"", "", 502, "cannot be asked"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := asking(t, speaker(t, test.answer), func(o *Forward) { o.Timeout = patience })
+			for range 2 { // the second finds what the first has left
+				f := facts("/ws", "Connection: Upgrade")
+				if test.user == "" {
+					reason := reasonEndpoint
+					if test.status < 500 {
+						reason = reasonRefused
+					}
+					if d := refuse(t, c, f, nil, reason, test.text); d.Status != test.status || strings.Contains(string(d.Body), "half") {
+						t.Errorf("answered %d %q", d.Status, d.Body)
+					}
+					continue
+				}
+				if admit(t, c, f); f.User != test.user {
+					t.Errorf("user %q", f.User)
+				}
+			}
+		})
+	}
+}
+
+// speaker gives the URL of a server that says the same to all requests, whatever they are, and hangs up.
+func speaker(t *testing.T, answer string) string {
+	t.Helper()
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(patience))
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+					_, _ = io.WriteString(conn, answer)
+				}
+			})
+		}
+	})
+	t.Cleanup(func() { l.Close(); wg.Wait() })
+	return "http://" + l.Addr().String()
+}
+
+// Over HTTP/2, headers have the same bound.
+func TestHeadersOverHTTP2AreBounded(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("asked by %s", r.Proto)
+		}
+		yes(w, r)
+		for i := 0; r.URL.Path == "/big" && i < 1000; i++ {
+			w.Header().Set(fmt.Sprint("X-Big-", i), strings.Repeat("x", 1000))
+		}
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	ca := write(t, "ca.pem", certificatePEM(s.Certificate().Raw))
+	trusting := func(o *Forward) { o.CA = ca }
+	admit(t, asking(t, s.URL, trusting), facts("/ws"))
+	refuse(t, asking(t, s.URL+"/big", trusting), facts("/ws"), nil, reasonEndpoint, "cannot be asked")
+}
+
+func certificatePEM(raw []byte) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: raw}))
+}
+
+// The file of authorities is read again when it changes.
+func TestAuthoritiesAreReadAgain(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(yes))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	right, wrong := certificatePEM(s.Certificate().Raw), certificatePEM(selfSignedBy(edKey()))
+	log := new(book)
+	f := DefaultForward()
+	f.URL, f.CA, f.User = s.URL, write(t, "ca.pem", wrong), "X-User"
+	set := must(NewSet(map[string]Options{"id": {Forward: &f}}, nil, Setup{Log: log.logger()}))
+	t.Cleanup(func() { set.Release(nil) })
+	c := must(set.Checker(Use{Any: []string{"id"}}, nil))
+	replace := func(content, logged string) {
+		t.Helper()
+		if err := os.WriteFile(f.CA+".new", []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(f.CA+".new", f.CA); err != nil {
+			t.Fatal(err)
+		}
+		log.waitFor(t, logged)
+		log.empty()
+	}
+	refuse(t, c, facts("/ws"), nil, reasonEndpoint, "unknown authority")
+	replace(right, "authorities read again")
+	admit(t, c, facts("/ws"))
+	replace("no certificate", "the old ones stay")
+	admit(t, c, facts("/ws"))
+	replace(wrong, "authorities read again") // the connection that is there counts no more
+	refuse(t, c, facts("/ws"), nil, reasonEndpoint, "unknown authority")
 }
 
 func TestQuestionsAtOnceAreBounded(t *testing.T) {

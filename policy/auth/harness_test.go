@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/big"
 	"net/http/httptest"
 	"net/netip"
 	"os"
@@ -53,6 +54,13 @@ func (b *book) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.String()
+}
+
+// empty forgets what was logged.
+func (b *book) empty() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text.Reset()
 }
 
 func (b *book) logger() *slog.Logger {
@@ -162,6 +170,12 @@ func must[T any](v T, err error) T {
 
 func publicPEM(k any) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(k))}))
+}
+
+// selfSignedBy is the certificate of an authority that nobody knows.
+func selfSignedBy(k crypto.Signer) []byte {
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	return must(x509.CreateCertificate(rand.Reader, template, template, k.Public(), k))
 }
 
 // keySet is a JSON Web Key Set of public keys by their ids.

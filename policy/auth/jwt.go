@@ -54,7 +54,7 @@ type JWT struct {
 	Refresh time.Duration `yaml:"refresh"`
 	// How long the provider may take to answer.
 	Timeout time.Duration `yaml:"timeout"`
-	// A PEM file with the authorities that sign the provider's certificate. Default: those of the system.
+	// A PEM file with the authorities that sign the provider's certificate, read again when it changes. Default: those of the system.
 	CA string `yaml:"ca"`
 }
 

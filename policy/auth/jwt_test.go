@@ -10,6 +10,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +81,12 @@ func TestAttacksOnTokens(t *testing.T) {
 	parts := strings.Split(good, ".")
 	payload := string(must(base64.RawURLEncoding.DecodeString(parts[1])))
 	public := publicPEM(rsaKey().Public())
+	// It has the strangers' keys, and is never asked for them.
+	evil := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("%s was fetched, which a token names", r.URL)
+		_, _ = w.Write([]byte(keySet(map[string]crypto.PublicKey{"r": stranger.Public()})))
+	}))
+	t.Cleanup(evil.Close)
 	hs := func(header, secret string) string {
 		text := strings.TrimSuffix(raw(header, payload, nil), ".")
 		h := hmac.New(sha256.New, []byte(secret))
@@ -107,8 +115,16 @@ func TestAttacksOnTokens(t *testing.T) {
 		{"a stranger's key under our id", strange(map[jose.HeaderKey]any{"kid": "r"}), reasonInvalid},
 		{"a key id that is a path", strange(map[jose.HeaderKey]any{"kid": "../../../dev/null"}), reasonInvalid},
 		{"a key id that is SQL", strange(map[jose.HeaderKey]any{"kid": "' OR 1=1 --"}), reasonInvalid},
-		{"jku", strange(map[jose.HeaderKey]any{"jku": "https://evil.example/jwks.json"}), reasonInvalid},
-		{"x5u", strange(map[jose.HeaderKey]any{"x5u": "https://evil.example/x.pem"}), reasonInvalid},
+		{"a key id that is a path, and an empty secret", hs(`{"alg":"HS256","kid":"../../../../dev/null"}`, ""), reasonInvalid},
+		{"a key id that is a URL", strange(map[jose.HeaderKey]any{"kid": evil.URL + "/jwks.json"}), reasonInvalid},
+		{"a key id that is a command", strange(map[jose.HeaderKey]any{"kid": "r|curl " + evil.URL}), reasonInvalid},
+		{"a key id that is a list", raw(`{"alg":"RS256","kid":["r"]}`, payload, []byte("x")), reasonInvalid},
+		{"the id of another key of ours", sign(t, jose.RS256, rsaKey(), map[jose.HeaderKey]any{"kid": "e"}, with(nil)), reasonInvalid},
+		{"the algorithm of another key of ours", sign(t, jose.ES256, ecKey(), map[jose.HeaderKey]any{"kid": "r"}, with(nil)), reasonInvalid},
+		{"jku", strange(map[jose.HeaderKey]any{"jku": evil.URL + "/jwks.json"}), reasonInvalid},
+		{"jku and our id", strange(map[jose.HeaderKey]any{"kid": "r", "jku": evil.URL + "/jwks.json"}), reasonInvalid},
+		{"x5u", strange(map[jose.HeaderKey]any{"x5u": evil.URL + "/x.pem"}), reasonInvalid},
+		{"x5c", strange(map[jose.HeaderKey]any{"x5c": []string{base64.StdEncoding.EncodeToString(selfSignedBy(stranger))}}), reasonInvalid},
 		{"jwk", strange(map[jose.HeaderKey]any{"jwk": json.RawMessage(jwk)}), reasonInvalid},
 		{"crit", sign(t, jose.RS256, rsaKey(), map[jose.HeaderKey]any{"crit": []string{"mine"}, "mine": 1}, with(nil)), reasonInvalid},
 		{"b64 off", sign(t, jose.RS256, rsaKey(), map[jose.HeaderKey]any{"b64": true, "crit": []string{"exp"}, "exp": 1}, with(nil)), reasonInvalid},
@@ -195,6 +211,12 @@ func TestSharedSecrets(t *testing.T) {
 	refuse(t, c, bearer(sign(t, jose.HS256, []byte(strings.Repeat("c", 32)), nil, with(nil))), nil, reasonInvalid, "no key of ours")
 	refuse(t, c, bearer(sign(t, jose.HS512, []byte(strings.Repeat("a", 64)), nil, with(nil))), nil, reasonInvalid, "HS512")
 	refuse(t, c, bearer(sign(t, jose.RS256, rsaKey(), nil, with(nil))), nil, reasonInvalid, "RS256")
+	for _, id := range []string{"../../../../dev/null", "' UNION SELECT ''; --", ""} { // with the secret that the attacker hopes for
+		text := strings.TrimSuffix(raw(`{"alg":"HS256","kid":"`+id+`"}`, string(must(json.Marshal(with(nil)))), nil), ".")
+		h := hmac.New(sha256.New, nil)
+		h.Write([]byte(text))
+		refuse(t, c, bearer(text+"."+base64.RawURLEncoding.EncodeToString(h.Sum(nil))), nil, reasonInvalid, "no key of ours")
+	}
 }
 
 func TestClaimsAndScopesThatATokenNeeds(t *testing.T) {

@@ -274,24 +274,25 @@ func TestClientCertificates(t *testing.T) {
 		Subject: pkix.Name{CommonName: "device-5", OrganizationalUnit: []string{"a", "b"}}, SerialNumber: big.NewInt(7), NotAfter: until,
 		DNSNames: []string{"d.example"}, URIs: []*url.URL{must(url.Parse("spiffe://x/y"))},
 	}
-	shown := func(state *tls.ConnectionState) *policy.Facts {
+	shown := func(leaf *x509.Certificate) *policy.Facts {
 		f := facts("/ws")
-		f.Request.TLS = state
+		f.Chains = [][]*x509.Certificate{{leaf}}
 		return f
 	}
-	f := shown(&tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}})
+	f := shown(cert)
 	id := admit(t, c, f)
 	if f.User != "device-5" || !id.Expires.Equal(until) || strings.Join(f.Claims.Texts("ou"), " ") != "a b" || strings.Join(f.Claims.Texts("uri"), "") != "spiffe://x/y" {
 		t.Errorf("%q %v %+v", f.User, f.Claims, id)
 	}
-	refuse(t, c, shown(nil), nil, reasonMissing, "client_ca")
-	refuse(t, c, shown(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}}), nil, reasonMissing, "client_ca") // nobody has verified it
+	unverified := facts("/ws")
+	unverified.Request.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{cert}} // nobody has vouched for it
+	refuse(t, c, unverified, nil, reasonMissing, "client_ca")
 	old, nameless := *cert, *cert
 	old.NotAfter, nameless.Subject.CommonName = time.Now().Add(-time.Second), ""
-	refuse(t, c, shown(&tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{&old}}}), nil, reasonExpired, "")
-	refuse(t, c, shown(&tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{&nameless}}}), nil, reasonInvalid, "no cn")
+	refuse(t, c, shown(&old), nil, reasonExpired, "")
+	refuse(t, c, shown(&nameless), nil, reasonInvalid, "no cn")
 	o = MTLS{User: "dns"}
-	f = shown(&tls.ConnectionState{VerifiedChains: [][]*x509.Certificate{{cert}}})
+	f = shown(cert)
 	if admit(t, only(t, Options{MTLS: &o}), f); f.User != "d.example" {
 		t.Errorf("user %q", f.User)
 	}

@@ -2,9 +2,7 @@ package auth
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 	"time"
 
@@ -37,11 +35,10 @@ func (r *certReader) close()            {}
 
 // check takes the certificate that the listener has verified, and no other: without chains nobody has vouched for it.
 func (r *certReader) check(_ context.Context, a *ask) (*Identity, error) {
-	state := a.Request.TLS
-	if state == nil || len(state.VerifiedChains) == 0 || len(state.VerifiedChains[0]) == 0 {
+	cert := a.Certificate()
+	if cert == nil {
 		return nil, deny(reasonMissing, "there is no client certificate that the listener has verified: does it have client_ca?")
 	}
-	cert := state.VerifiedChains[0][0]
 	if now := time.Now(); now.After(cert.NotAfter) { // on a connection that is older than that
 		return nil, deny(reasonExpired, "the client certificate has expired")
 	}
@@ -57,9 +54,8 @@ func (r *certReader) check(_ context.Context, a *ask) (*Identity, error) {
 
 // certClaims are what a certificate says of its holder.
 func certClaims(cert *x509.Certificate) policy.Claims {
-	sum := sha256.Sum256(cert.Raw)
 	claims := policy.Claims{
-		"cn": cert.Subject.CommonName, "serial": cert.SerialNumber.String(), "fingerprint": hex.EncodeToString(sum[:]),
+		"cn": cert.Subject.CommonName, "serial": cert.SerialNumber.String(), "fingerprint": policy.Fingerprint(cert),
 		"sub": cert.Subject.String(), "issuer": cert.Issuer.String(),
 	}
 	var uris []string

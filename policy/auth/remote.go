@@ -52,12 +52,12 @@ type remote struct {
 }
 
 func openRemote(o *JWT, with Setup) (*remote, error) {
-	transport, err := newTransport(o.CA, 1)
+	transport, err := newTransport(o.CA, 1, with)
 	if err != nil {
 		return nil, err
 	}
 	r := newRemote(func(ctx context.Context) ([]key, error) { return fetchKeys(ctx, transport, o.JWKSURL) }, o.Refresh, o.Timeout, with)
-	r.url, r.free = o.JWKSURL, transport.CloseIdleConnections
+	r.url, r.free = o.JWKSURL, transport.close
 	if !with.Still {
 		r.mu.Lock()
 		r.startLocked(time.Now()) // so that the first client need not wait

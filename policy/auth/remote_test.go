@@ -322,8 +322,8 @@ func TestAnswersThatAreNoKeys(t *testing.T) {
 				ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 			}
 			defer cancel()
-			transport := must(newTransport("", 1))
-			defer transport.CloseIdleConnections()
+			transport := must(newTransport("", 1, Setup{Log: new(book).logger()}))
+			defer transport.close()
 			if keys, err := fetchKeys(ctx, transport, provider.URL); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("%d keys, %v; want %q", len(keys), err, c.want)
 			}

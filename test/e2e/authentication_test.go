@@ -1,21 +1,26 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
+	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -161,6 +166,80 @@ routes:
 		if strings.Contains(text, signature) {
 			t.Errorf("the token stands in the %s", place)
 		}
+	}
+}
+
+// What a client writes between the lines reaches neither the authenticators nor the backend.
+func TestSmuggledHeaders(t *testing.T) {
+	t.Parallel()
+	got := make(chan http.Header, 1)
+	e := start(t, `
+authenticators:
+  id: {jwt: {secret: `+tokenSecret+`, token: [header.authorization, header.x-token, cookie.session, query.token, subprotocol.bearer]}}
+routes:
+  - name: r
+    path: /*
+    auth: id
+    websocket: {to: "ws://`+backend(t, func(_ *websocket.Conn, r *http.Request) { got <- r.Header })+`", headers: {set: {X-User: "{user}"}}}
+`)
+	ann, bob := tokenFor(t, "ann", nil), tokenFor(t, "bob", nil)
+	for name, c := range map[string]struct {
+		path   string
+		lines  []string
+		status int // 101: let in, as ann
+	}{
+		"a name in lower case":               {"/", []string{"authorization: Bearer " + ann}, 101},
+		"two spellings of a name":            {"/", []string{"Authorization: Bearer " + ann, "AUTHORIZATION: Bearer " + bob}, 400},
+		"two in a line":                      {"/", []string{"Authorization: Bearer " + ann + ", Bearer " + bob}, 401},
+		"a space before the colon":           {"/", []string{"Authorization : Bearer " + ann}, 400},
+		"an underscore":                      {"/", []string{"X_Token: " + ann}, 401},
+		"an underscore beside the real one":  {"/", []string{"X-Token: " + ann, "X_Token: " + bob, "x.token: " + bob}, 101},
+		"two headers that disagree":          {"/", []string{"X-Token: " + ann, "Authorization: Bearer " + bob}, 400},
+		"a header and the query":             {"/?token=" + bob, []string{"X-Token: " + ann}, 400},
+		"the query twice":                    {"/?token=" + ann + "&t%6Fken=" + bob, nil, 400},
+		"the query in another case":          {"/?Token=" + ann, nil, 401},
+		"the query behind a semicolon":       {"/?a=1;token=" + ann, nil, 401},
+		"a cookie twice":                     {"/", []string{"Origin: http://localhost", "Cookie: session=" + ann + "; session=" + bob}, 400},
+		"two lines of cookies":               {"/", []string{"Origin: http://localhost", "Cookie: session=" + ann, "cookie: session=" + bob}, 400},
+		"a cookie of no page beside a token": {"/", []string{"Cookie: session=" + bob, "X-Token: " + ann}, 101},
+		"two lines of subprotocols":          {"/", []string{"Sec-WebSocket-Protocol: bearer, " + ann, "sec-websocket-protocol: bearer, " + bob}, 400},
+		"the user's name":                    {"/", []string{"X-Token: " + ann, "X-User: eve", "x-user: eve"}, 101},
+		"the user's name as CGI has it":      {"/", []string{"X-Token: " + ann, "X_User: eve", "x.user: eve", "x_USER: eve"}, 101},
+		"the user's name for one hop":        {"/", []string{"X-Token: " + ann, "Connection: X-User, X-Token"}, 101},
+		"two origins":                        {"/", []string{"X-Token: " + ann, "Origin: http://localhost", "origin: http://evil.example"}, 403},
+		"two hosts":                          {"/", []string{"X-Token: " + ann, "host: evil.example"}, 400},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", e.addrs["ws"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(patience))
+			_, _ = io.WriteString(conn, handshake(c.path, c.lines...))
+			resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != c.status {
+				t.Fatalf("answered %s, want %d", resp.Status, c.status)
+			}
+			if c.status != http.StatusSwitchingProtocols {
+				return
+			}
+			var users []string
+			for name, values := range <-got {
+				if strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name)) == "x-user" {
+					users = append(users, values...)
+				}
+				if all := name + strings.Join(values, " "); strings.Contains(all, ann) || strings.Contains(all, bob) {
+					t.Errorf("the backend got a token in %s", name)
+				}
+			}
+			if len(users) != 1 || users[0] != "ann" {
+				t.Errorf("the backend is told of the users %q", users)
+			}
+		})
 	}
 }
 
@@ -377,6 +456,21 @@ authenticators:
 	}
 }
 
+// endBy asks the API to end sockets.
+func (e *edge) endBy(body string) (status int, answer string) {
+	e.t.Helper()
+	resp, err := http.Post("http://"+e.addrs["admin"]+"/v1/connections/close", "application/json", strings.NewReader(body))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
 func TestEndsByTheAPI(t *testing.T) {
 	t.Parallel()
 	e := start(t, byToken+`
@@ -386,23 +480,10 @@ routes: [{name: r, path: "/*", auth: id, websocket: {to: "ws://`+backend(t, echo
 	for _, user := range []string{"ann", "bob", "cy", "di"} {
 		conns[user] = e.dial("/", http.Header{"Authorization": {"Bearer " + tokenFor(t, user, map[string]any{"jti": "j-" + user})}})
 	}
-	post := func(body string) (int, string) {
-		t.Helper()
-		resp, err := http.Post("http://"+e.addrs["admin"]+"/v1/connections/close", "application/json", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		answer, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(answer)
-	}
 	for body, want := range map[string]int{
 		`{}`: 400, `{"code": 4000}`: 400, `{"user": ""}`: 400, `{"address": "x"}`: 400, `{"user": "ann", "code": 1005}`: 400, `{"all": true}`: 400, `[]`: 400,
 	} {
-		if status, answer := post(body); status != want {
+		if status, answer := e.endBy(body); status != want {
 			t.Errorf("%s: %d %s", body, status, answer)
 		}
 	}
@@ -420,7 +501,7 @@ routes: [{name: r, path: "/*", auth: id, websocket: {to: "ws://`+backend(t, echo
 		{`{"subject": "cy", "address": "127.0.0.1"}`, 1, []string{"cy"}, 1000},
 		{`{"address": "127.0.0.0/8", "code": 4000}`, 1, []string{"di"}, 4000},
 	} {
-		status, answer := post(c.body)
+		status, answer := e.endBy(c.body)
 		var got struct{ Matched int }
 		if err := json.Unmarshal([]byte(answer), &got); err != nil || status != 202 || got.Matched != c.matched {
 			t.Fatalf("%s: %d %s", c.body, status, answer)
@@ -428,6 +509,74 @@ routes: [{name: r, path: "/*", auth: id, websocket: {to: "ws://`+backend(t, echo
 		for _, user := range c.ended {
 			wantClose(t, conns[user], c.code)
 			e.await(func(line map[string]any) bool { return line["msg"] == "closed" && line["user"] == user })
+		}
+	}
+}
+
+// A client that has just been let in, and whose backend or endpoint takes its time, is ended as soon as its socket is open.
+func TestAnEndReachesAHandshakeUnderWay(t *testing.T) {
+	t.Parallel()
+	came, goOn := make(chan string), make(chan struct{})
+	hold := func(what string) {
+		came <- what
+		select {
+		case <-goOn:
+		case <-time.After(patience):
+		}
+	}
+	endpoint := httpBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("X-User", "ann")
+		hold("endpoint")
+	})
+	server := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			hold("server")
+		}
+		upgrader := websocket.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
+		conn, err := upgrader.Upgrade(w, r, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		echo(conn, r)
+	})
+	e := start(t, byToken+`
+  sso: {forward: {url: "http://`+endpoint+`", user: X-User}}
+routes:
+  - {name: r, path: "/slow", auth: id, websocket: {to: "ws://`+server+`"}}
+  - {name: asks, path: "/asks", auth: sso, websocket: {to: "ws://`+server+`"}}
+`)
+	token := http.Header{"Authorization": {"Bearer " + tokenFor(t, "ann", nil)}}
+	bob := http.Header{"Authorization": {"Bearer " + tokenFor(t, "bob", nil)}}
+	dialed := make(chan *websocket.Conn, 1)
+	for path, header := range map[string]http.Header{"/slow": token, "/asks": nil, "/slow?bob": bob} {
+		go func() {
+			conn, _, err := e.dialer().Dial(e.url(path), header)
+			if err != nil {
+				t.Error(err)
+			}
+			dialed <- conn
+		}()
+		<-came
+		if status, answer := e.endBy(`{"user": "ann", "code": 4403, "reason": "signed out"}`); status != 202 {
+			t.Fatalf("%d %s", status, answer)
+		}
+		goOn <- struct{}{}
+		conn := <-dialed
+		if conn == nil {
+			return
+		}
+		defer conn.Close()
+		if header.Get("Authorization") == bob.Get("Authorization") {
+			send(t, conn, "still here")
+			if receive(t, conn) != "still here" {
+				t.Error("another user's socket is not there")
+			}
+			continue
+		}
+		if code, reason := closeCode(t, conn); code != 4403 || reason != "signed out" {
+			t.Errorf("%s: closed with %d %q", path, code, reason)
 		}
 	}
 }
@@ -549,6 +698,185 @@ routes:
 	}
 }
 
+// A provider signs tokens by keys that it changes all the time, and publishes those that are good.
+type provider struct {
+	every   int // tokens that one key signs
+	overlap int // tokens of the next key until it is withdrawn
+	fetches int // of the published keys
+	rotated int // how often the key has changed
+
+	mu   sync.Mutex     // guards all
+	done sync.Cond      // that a token has been used
+	keys []*providerKey // those that are published; the last one signs
+}
+
+type providerKey struct {
+	id           string
+	private      ed25519.PrivateKey
+	issued, held int // tokens, and those of them that are not used yet
+}
+
+func newProvider(every, overlap int) *provider {
+	p := &provider{every: every, overlap: overlap}
+	p.done.L = &p.mu
+	p.addLocked()
+	return p
+}
+
+func (p *provider) addLocked() {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		panic(err)
+	}
+	p.keys = append(p.keys, &providerKey{id: fmt.Sprint("key-", p.rotated), private: private})
+}
+
+// token gives a token that is good until it is used: no key is withdrawn while there is a token of it that is not.
+func (p *provider) token(t *testing.T) (text string, used func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.keys[len(p.keys)-1]
+	for p.overlap == 0 && last.issued == p.every && last.held > 0 {
+		p.done.Wait()
+		last = p.keys[len(p.keys)-1]
+	}
+	if last.issued == p.every {
+		p.rotated++
+		if p.overlap == 0 {
+			p.keys = nil
+		}
+		p.addLocked()
+	}
+	last = p.keys[len(p.keys)-1]
+	last.issued++
+	last.held++
+	payload, err := json.Marshal(map[string]any{"sub": "ann", "aud": "chat", "exp": time.Now().Add(time.Hour).Unix()})
+	if err != nil {
+		t.Error(err)
+	}
+	text = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"EdDSA","kid":"`+last.id+`"}`)) + "." + base64.RawURLEncoding.EncodeToString(payload)
+	text += "." + base64.RawURLEncoding.EncodeToString(ed25519.Sign(last.private, []byte(text)))
+	return text, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		last.held--
+		if first := p.keys[0]; len(p.keys) > 1 && first.held == 0 && p.keys[1].issued >= p.overlap {
+			p.keys = p.keys[1:]
+		}
+		p.done.Broadcast()
+	}
+}
+
+// ServeHTTP answers with the keys that are good now.
+func (p *provider) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fetches++
+	var keys []string
+	for _, k := range p.keys {
+		public := base64.RawURLEncoding.EncodeToString(k.private.Public().(ed25519.PublicKey))
+		keys = append(keys, `{"kty":"OKP","crv":"Ed25519","use":"sig","kid":"`+k.id+`","x":"`+public+`"}`)
+	}
+	_, _ = io.WriteString(w, `{"keys":[`+strings.Join(keys, ",")+`]}`)
+}
+
+// A provider changes its keys every few hundred handshakes: no client with a good token is refused, and the provider is hardly asked.
+func TestKeysThatChangeUnderLoad(t *testing.T) {
+	t.Parallel()
+	for name, overlap := range map[string]int{"the old key is good for a while": 100, "the old key is withdrawn at once": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newProvider(200, overlap)
+			e := start(t, `
+authenticators: {id: {jwt: {jwks_url: "http://`+httpBackend(t, p.ServeHTTP)+`/keys", audience: chat}}}
+routes: [{name: r, path: /*, auth: id, limits: [], websocket: {to: "ws://`+backend(t, echo)+`"}}]
+`)
+			var left atomic.Int64
+			left.Store(1100)
+			var clients sync.WaitGroup
+			for range 16 {
+				clients.Go(func() {
+					for left.Add(-1) >= 0 && !t.Failed() {
+						token, used := p.token(t)
+						dialer := websocket.Dialer{HandshakeTimeout: 2 * patience}
+						conn, resp, err := dialer.Dial("ws://"+e.addrs["ws"]+"/", http.Header{"Authorization": {"Bearer " + token}})
+						used()
+						if err != nil {
+							t.Errorf("%v, answered %+v", err, resp)
+							continue
+						}
+						conn.Close()
+					}
+				})
+			}
+			clients.Wait()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.rotated != 5 || p.fetches < p.rotated || p.fetches > 2*p.rotated+2 {
+				t.Errorf("the keys changed %d times and were fetched %d times", p.rotated, p.fetches)
+			}
+		})
+	}
+}
+
+// An endpoint that takes its time costs those who wait for it, and nobody else.
+func TestOthersComeInWhileAnEndpointHangs(t *testing.T) {
+	t.Parallel()
+	asked, goOn := make(chan struct{}, 10), make(chan struct{})
+	endpoint := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-goOn:
+		case <-time.After(2 * patience):
+			w.WriteHeader(http.StatusForbidden)
+		}
+	})
+	to := backend(t, echo)
+	e := start(t, byToken+`
+  sso: {forward: {url: "http://`+endpoint+`", in_flight: 2, timeout: 1m}}
+routes:
+  - {name: sso, path: /sso, auth: sso, websocket: {to: "ws://`+to+`"}}
+  - {name: id, path: /id, auth: id, websocket: {to: "ws://`+to+`"}}
+  - {name: either, path: /either, auth: {any: [id, sso]}, websocket: {to: "ws://`+to+`"}}
+  - {name: open, path: /open, websocket: {to: "ws://`+to+`"}}
+`)
+	waiting := make(chan error)
+	for range 4 { // two ask, and two wait for their turn
+		go func() {
+			dialer := e.dialer()
+			dialer.HandshakeTimeout = 2 * patience
+			conn, _, err := dialer.Dial(e.url("/sso"), nil)
+			if err == nil {
+				conn.Close()
+			}
+			waiting <- err
+		}()
+	}
+	<-asked
+	<-asked
+	token := http.Header{"Authorization": {"Bearer " + tokenFor(t, "ann", nil)}}
+	for _, path := range []string{"/id", "/either", "/open"} {
+		conn := e.dial(path, token)
+		send(t, conn, "hello")
+		if receive(t, conn) != "hello" {
+			t.Errorf("%s is not there", path)
+		}
+	}
+	select {
+	case err := <-waiting:
+		t.Errorf("one who waits was answered before the endpoint was: %v", err)
+	case <-asked:
+		t.Error("more than two questions are under way")
+	default:
+	}
+	close(goOn)
+	for range 4 {
+		if err := <-waiting; err != nil {
+			t.Errorf("one who has waited: %v", err)
+		}
+	}
+}
+
 // Who a client is may stand in the certificate that its listener asks for.
 func TestACertificateSaysWhoComes(t *testing.T) {
 	t.Parallel()
@@ -562,6 +890,7 @@ listeners: [{name: wss, address: "127.0.0.1:0", client_ca: {files: devices.pem, 
 admin: {address: "127.0.0.1:0"}
 authenticators: {devices: {mtls: {user: dns}}}
 routes:
+  - {name: files, host: localhost, path: /files/*, auth: devices, files: {dir: .}}
   - {name: r, host: localhost, auth: devices, websocket: {to: "ws://`+mirror(t)+`", headers: {set: {X-User: "{user}"}}}}
 `))
 	e.wantStatus(t, http.StatusUnauthorized, "wss://localhost/", nil)
@@ -578,5 +907,15 @@ routes:
 	defer conn.Close()
 	if users := mirrored(t, conn).Header["X-User"]; len(users) != 1 || users[0] != "device-5.example" {
 		t.Errorf("the backend is told of %q", users)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: d.TLSClientConfig, DialContext: d.NetDialContext}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("https://localhost/files/devices.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("a file: %s", resp.Status)
 	}
 }

@@ -361,7 +361,7 @@ func showsSignedIn(t *testing.T, r *recipe) {
 	var over atomic.Bool
 	signIn := httpBackend(t, func(w http.ResponseWriter, req *http.Request) {
 		switch session, _ := req.Cookie("session"); {
-		case req.URL.Path != "/oauth2/auth":
+		case req.URL.Path != "/":
 			_, _ = io.WriteString(w, "sign in, "+req.Header.Get("X-Forwarded-Proto"))
 		case session == nil || over.Load():
 			http.Redirect(w, req, "/oauth2/start", http.StatusFound)

@@ -3,17 +3,15 @@
 // the environment page and sockets come over one HTTP/2 connection.
 
 import assert from 'node:assert/strict';
-import {execFile, fork} from 'node:child_process';
+import {fork} from 'node:child_process';
 import {once} from 'node:events';
-import {mkdir, mkdtemp, readFile, rm, writeFile} from 'node:fs/promises';
+import {readFile} from 'node:fs/promises';
 import http from 'node:http';
-import {tmpdir} from 'node:os';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
 import {fileURLToPath} from 'node:url';
-import {promisify} from 'node:util';
-import {chromium} from 'playwright-core';
 import WebSocket from 'ws';
+import {launch} from './chromium.mjs';
 import {Bridge, End, listen, soon} from './harness.mjs';
 
 const seed = fileURLToPath(new URL('seed/', import.meta.url));
@@ -39,26 +37,6 @@ async function startChat() {
   ends.push(() => chat.kill());
   const [port] = await soon(once(chat, 'message'), 'the port of the chat server');
   return `127.0.0.1:${port}`;
-}
-
-// launch starts a browser that trusts these authorities, and no others but those it came with.
-async function launch(...roots) {
-  const home = await mkdtemp(path.join(tmpdir(), 'bridgehead-browser-'));
-  ends.push(() => rm(home, {recursive: true, maxRetries: 5}));
-  const database = path.join(home, '.pki', 'nssdb');
-  await mkdir(database, {recursive: true});
-  for (const root of roots) {
-    const file = path.join(home, 'root.pem');
-    await writeFile(file, root);
-    await promisify(execFile)('certutil', ['-d', `sql:${database}`, '-A', '-t', 'C,,', '-n', 'bridgehead', '-i', file]);
-  }
-  const browser = await chromium.launch({
-    executablePath: process.env.CHROMIUM,
-    args: ['--disable-gpu', '--disable-quic', '--disable-sync', '--disable-background-networking', '--disable-component-update'],
-    env: {...process.env, HOME: home},
-  });
-  ends.push(() => browser.close());
-  return browser;
 }
 
 // A Tab shows the page. Each thing that happens to its socket is a line: open, message, error or close.
@@ -146,7 +124,7 @@ routes:
 `;
   bridge = await Bridge.serve(configuration);
   port = new URL(bridge.wss).port;
-  const browser = await launch((await bridge.command('ca')).stdout);
+  const browser = await launch(ends, (await bridge.command('ca')).stdout);
   profile = await browser.newContext(); // its pages are tabs of one window
   tabs = await Promise.all(names.map(() => Tab.open(address())));
 });
@@ -168,7 +146,7 @@ test('the server is the one of the README, to the letter', async () => {
 });
 
 test('a browser that was not told of the authority does not trust the page', async () => {
-  const page = await (await launch()).newPage();
+  const page = await (await launch(ends)).newPage();
   await assert.rejects(page.goto(address()), /ERR_CERT_AUTHORITY_INVALID/);
 });
 

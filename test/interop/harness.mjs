@@ -75,7 +75,6 @@ listeners: [{name: wss, address: "127.0.0.1:0", tls: true}]
 admin: {address: "127.0.0.1:0"}
 drain: 1s
 ${body}`);
-    bridge.admin = 'http://' + await bridge.#address('admin');
     const ready = await fetch(bridge.admin + '/readyz');
     assert.equal(ready.status, 200, await ready.text());
     return bridge;
@@ -87,7 +86,8 @@ ${body}`);
     bridge.#dir = await mkdtemp(path.join(tmpdir(), 'bridgehead-interop-'));
     await bridge.write(text);
     bridge.#run();
-    bridge.wss = 'wss://' + await bridge.#address('wss');
+    bridge.wss = 'wss://' + await bridge.address('wss');
+    if (/^admin:/m.test(text)) bridge.admin = 'http://' + await bridge.address('admin');
     bridge.ca = await readFile(path.join(bridge.#dir, 'state', 'ca', 'root.pem'));
     return bridge;
   }
@@ -153,7 +153,8 @@ ${body}`);
     return (left ? [`(${left} lines before these)`] : []).concat(this.#log.slice(left)).join('\n');
   }
 
-  async #address(listener) { return (await this.logged({msg: 'listening', listener})).address; }
+  // address is where a listener is found.
+  async address(listener) { return (await this.logged({msg: 'listening', listener})).address; }
 
   // stop ends the bridge as an operator does. It must end in good order; its log is shown if it does not.
   async stop() {

@@ -33,7 +33,7 @@ if [ $# -gt 0 ]; then
 	tests "$@"
 else
 	tests *.test.mjs
-	HTTP=2 tests browser.test.mjs
+	HTTP=2 tests browser.test.mjs signin.test.mjs
 	# Certificates, against Pebble: a module of its own, since nothing else needs it.
 	(cd ../acme && go test -count=1 -timeout 10m .)
 fi

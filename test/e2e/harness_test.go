@@ -113,7 +113,7 @@ listeners:
   - {name: wss, address: "127.0.0.1:0", tls: true, http2: ` + fmt.Sprint(http2) + `}
   - {name: ws, address: "127.0.0.1:0"}
 admin: {address: "127.0.0.1:0"}
-` + driver
+` + driverLine
 	if err := os.WriteFile(file, []byte(head+body), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -526,10 +526,10 @@ func write(t *testing.T, dir, name, text string) string {
 }
 
 // own is the head of a file that a test writes whole: its state is kept beside it, and its log can be read.
-var own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address: \"127.0.0.1:0\"}\n" + driver
+var own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address: \"127.0.0.1:0\"}\n" + driverLine
 
-// driver is the line of a configuration for what E2E_DRIVER says: loops or goroutines. The suite is for both.
-var driver = "driver: " + cmp.Or(os.Getenv("E2E_DRIVER"), "auto") + "\n"
+// driverLine is the line of a configuration for what E2E_DRIVER says: loops or goroutines. The suite is for both.
+var driverLine = "driver: " + cmp.Or(os.Getenv("E2E_DRIVER"), "auto") + "\n"
 
 // startIn runs a whole configuration that stands in dir, with more variables in its environment. The client trusts the local
 // authority, if there is one.

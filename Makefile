@@ -39,7 +39,7 @@ interop: ## the binary with real clients, servers, brokers and an ACME authority
 	./test/interop/run.sh
 	E2E_HTTP=2 go test ./test/e2e
 
-bench: ## the product beside other proxies, in five minutes; BENCH=wss picks scenarios, BENCHFLAGS="-rounds 9 -md" says more
+bench: ## the product beside other proxies, in six minutes; BENCH=wss picks scenarios, BENCHFLAGS="-rounds 9 -md" says more
 	go run ./test/bench -run '$(BENCH)' $(BENCHFLAGS)
 
 fuzz: ## every fuzz test for FUZZTIME each

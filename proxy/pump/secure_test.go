@@ -190,10 +190,13 @@ func everyForm(from *peer) (frames []frame) {
 // nibble writes the first and the last bytes each alone, and what is between them at once.
 func (p *peer) nibble(b []byte) {
 	const edge = 20 // more than a header
-	for i, n := 0, 1; i < len(b); i += n {
-		if n = 1; i == edge && len(b) > 2*edge {
-			n = len(b) - 2*edge
+	written := 0
+	for len(b) > 0 {
+		n := 1
+		if written == edge && len(b) > edge {
+			n = len(b) - edge
 		}
-		p.write(b[i : i+n])
+		p.write(b[:n])
+		b, written = b[n:], written+n
 	}
 }

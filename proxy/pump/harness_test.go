@@ -349,7 +349,7 @@ func withTLS(t testing.TB, k kind, ours, theirs net.Conn, serves bool) (_, _ net
 	server := &tls.Config{Certificates: []tls.Certificate{certificate()}, MaxVersion: version, DynamicRecordSizingDisabled: true}
 	client := &tls.Config{InsecureSkipVerify: true, MaxVersion: version, DynamicRecordSizingDisabled: true}
 	var a, b *tls.Conn
-	ours = NewWire(ours)
+	ours, theirs = NewWire(ours), &tapped{TCPConn: theirs.(*net.TCPConn)}
 	if serves {
 		a, b = tls.Server(ours, server), tls.Client(theirs, client)
 	} else {

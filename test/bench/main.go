@@ -1,10 +1,10 @@
 //go:build linux
 
 // Command bench measures the product beside other proxies on loopback: the processor time that each spends on an echo's round trip
-// and on a handshake, its latency, and the memory that an idle socket costs it. Every proxy, the load and the echo behind are
-// processes of their own; the proxy has a core for itself. The peers are those that are installed.
+// and on a handshake, its latency, and the memory that an idle socket costs it; and tells which targets were reached. Every proxy, the
+// load and the echo behind are processes of their own; the proxy has a core for itself. The peers are those that are installed.
 //
-//	go run ./test/bench                               all scenarios, in about five minutes
+//	go run ./test/bench                               all scenarios, in about six minutes
 //	go run ./test/bench -run '^ws-64$' -rounds 9      one of them, for longer
 //	go run ./test/bench -run idle -idle 8000          memory, with 8,000 sockets
 //	go run ./test/bench -also before=bin/before     another build beside this one

@@ -96,9 +96,14 @@ func relate(some []row) {
 		return
 	}
 	for k := range some {
-		r := &some[k]
-		for round := range min(len(r.cost), len(some[i].cost)) {
-			r.ratio = append(r.ratio, r.cost[round]/cmp.Or(some[i].cost[round], 1))
-		}
+		some[k].ratio = over(some[k].cost, some[i].cost)
 	}
+}
+
+// over divides one figure by another, round by round.
+func over(f, by figure) (ratio figure) {
+	for round := range min(len(f), len(by)) {
+		ratio = append(ratio, f[round]/cmp.Or(by[round], 1))
+	}
+	return ratio
 }

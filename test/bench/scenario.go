@@ -13,9 +13,11 @@ import (
 type scenario struct {
 	name, what string
 
-	kind   string // of load
-	secure bool
-	stream bool // toward a byte stream
+	kind    string // of load
+	secure  bool
+	stream  bool // toward a byte stream
+	webhook bool // toward an HTTP application
+	loops   bool // the product alone, by the number of its loops; all processes use all cores
 
 	connections, size, burst int
 }
@@ -32,15 +34,20 @@ var scenarios = []scenario{
 	{name: "ws-64-many", what: "64 B, 512 sockets", kind: load.Echo, connections: 512, size: 64, burst: 1},
 	{name: "ws-64-pipelined", what: "64 B, 64 sockets, 16 messages sent at once", kind: load.Echo, connections: 64, size: 64, burst: 16},
 	{name: "ws-16k", what: "16 KiB, 64 sockets", kind: load.Echo, connections: 64, size: 16 << 10, burst: 1},
+	{name: loops, what: "64 B, 64 sockets, every process on all cores: does a message cost more with more loops?", kind: load.Echo, loops: true, connections: 64, size: 64, burst: 1},
 	{name: "ws-1m", what: "1 MiB, 8 sockets", kind: load.Echo, connections: 8, size: 1 << 20, burst: 1},
 	{name: "wss-64", what: "64 B, 64 sockets", kind: load.Echo, secure: true, connections: 64, size: 64, burst: 1},
 	{name: "wss-16k", what: "16 KiB, 64 sockets", kind: load.Echo, secure: true, connections: 64, size: 16 << 10, burst: 1},
 	{name: "wss-1m", what: "1 MiB, 8 sockets", kind: load.Echo, secure: true, connections: 8, size: 1 << 20, burst: 1},
 	{name: "tcp-64", what: "ws to a TCP stream, 64 B, 64 sockets", kind: load.Echo, stream: true, connections: 64, size: 64, burst: 1},
+	{name: "webhook-64", what: "ws to an HTTP application, 64 B, a POST a message", kind: load.Echo, webhook: true, connections: 64, size: 64, burst: 1},
+	{name: "webhook-64-pipelined", what: "the same, 16 messages at once", kind: load.Echo, webhook: true, connections: 64, size: 64, burst: 16},
 	{name: "handshake-ws", what: "open, 101, Close, end; 8 at a time", kind: load.Handshake, connections: 8},
 	{name: "handshake-wss", what: "the same with a full TLS handshake", kind: load.Handshake, secure: true, connections: 8},
 	{name: "idle-ws", what: "memory of a socket and its backend connection", kind: load.Idle, size: idleSize, burst: 1},
 	{name: "idle-wss", what: "the same with TLS", kind: load.Idle, secure: true, size: idleSize, burst: 1},
+	{name: "idle-webhook-ws", what: "memory of a socket whose events are POSTs", kind: load.Idle, webhook: true, size: idleSize, burst: 1},
+	{name: "idle-webhook-wss", what: "the same with TLS", kind: load.Idle, webhook: true, secure: true, size: idleSize, burst: 1},
 }
 
 func names() (all []string) {
@@ -65,6 +72,8 @@ func (s scenario) suits(p proxies.Proxy) bool {
 	switch {
 	case s.stream:
 		return p.Stream
+	case s.webhook:
+		return p.Webhook && (p.Relay || !s.secure)
 	case p.Large:
 		return s.size > 64
 	default:
@@ -78,8 +87,11 @@ func (s scenario) spec(o options) load.Spec {
 		Kind: s.kind, Path: "/", Connections: s.connections, Size: s.size, Burst: s.burst,
 		Warmup: o.warmup, Duration: o.duration, Stall: stall, Settle: o.settle,
 	}
-	if s.stream {
+	switch {
+	case s.stream:
 		spec.Path = "/stream"
+	case s.webhook:
+		spec.Path = "/webhook"
 	}
 	if s.kind == load.Idle {
 		spec.Connections = o.idle

@@ -37,6 +37,8 @@ type suite struct {
 	self    string // this program
 	files   uint64 // the limit of open files
 	cores   cores
+	shared  cores // where nobody has a core for himself
+	product string
 	proxies []proxies.Proxy
 	found   []string // programs and versions
 	missing []string // what cannot be measured here, and why
@@ -104,7 +106,7 @@ func (s *suite) prepare(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.cores = share(available)
+	s.cores, s.shared = share(available), shared(available)
 	if s.files, err = process.AllowFiles(); err != nil {
 		return err
 	}
@@ -114,21 +116,21 @@ func (s *suite) prepare(ctx context.Context) (err error) {
 	if err := proxies.WriteCertificate(s.dir); err != nil {
 		return err
 	}
-	program := filepath.Join(s.dir, product)
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "bridgehead/cmd/bridgehead")
+	s.product = filepath.Join(s.dir, product)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", s.product, "bridgehead/cmd/bridgehead")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the product, which works inside its repository alone: %w: %s", err, bytes.TrimSpace(out))
 	}
-	s.choose(ctx, program)
+	s.choose(ctx)
 	return nil
 }
 
 // choose finds the programs to measure.
-func (s *suite) choose(ctx context.Context, program string) {
-	candidates := []proxies.Proxy{proxies.Ours(product, program)}
+func (s *suite) choose(ctx context.Context) {
+	candidates := []proxies.Proxy{proxies.Ours(product, s.product)}
 	for _, line := range s.with {
-		candidates = append(candidates, proxies.Ours(product+", "+line, program, line))
+		candidates = append(candidates, proxies.Ours(product+", "+line, s.product, line))
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.also)) {
 		candidates = append(candidates, proxies.Ours(name, s.also[name]))
@@ -165,6 +167,9 @@ type contender struct {
 
 // measure runs one scenario: every contender once in a round, each round in another order.
 func (s *suite) measure(ctx context.Context, sc scenario) ([]row, error) {
+	if sc.loops {
+		s = s.byItsLoops()
+	}
 	backend, addresses, err := s.startEcho()
 	if err != nil {
 		return nil, err
@@ -221,7 +226,8 @@ func (s *suite) contenders(ctx context.Context, sc scenario, echo int, addresses
 			return all, err
 		}
 		c.running, c.err = p.Start(ctx, proxies.Site{
-			Dir: dir, Certificates: s.dir, WebSocket: addresses.WebSocket, TCP: addresses.TCP, Files: s.files, Cores: s.cores.proxy,
+			Dir: dir, Certificates: s.dir, WebSocket: addresses.WebSocket, TCP: addresses.TCP, HTTP: addresses.HTTP,
+			Files: s.files, Cores: s.cores.proxy,
 		})
 		if c.err != nil {
 			continue
@@ -231,7 +237,7 @@ func (s *suite) contenders(ctx context.Context, sc scenario, echo int, addresses
 			c.spec.Address, c.spec.CA = c.running.Secure, filepath.Join(s.dir, "cert.pem")
 		}
 	}
-	if !sc.secure && !sc.stream && sc.kind != load.Idle {
+	if !sc.secure && !sc.stream && !sc.webhook && sc.kind != load.Idle {
 		c := &contender{name: direct, spec: sc.spec(s.options)}
 		c.spec.Address, c.spec.Echo, c.spec.Core = addresses.WebSocket, echo, -1
 		all = append(all, c)
@@ -240,7 +246,7 @@ func (s *suite) contenders(ctx context.Context, sc scenario, echo int, addresses
 }
 
 // echoAddresses are where the echo's process listens.
-type echoAddresses struct{ WebSocket, TCP string }
+type echoAddresses struct{ WebSocket, TCP, HTTP string }
 
 // startEcho runs the backend in a process of its own.
 func (s *suite) startEcho() (*process.Process, echoAddresses, error) {

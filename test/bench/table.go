@@ -40,6 +40,7 @@ func (r *report) print(w io.Writer, markdown bool) error {
 	}
 	fmt.Fprintln(&text)
 	table(&text)
+	r.printSummary(&text, markdown)
 	fmt.Fprintln(&text)
 	for _, line := range r.legend() {
 		fmt.Fprintln(&text, bullet+line)
@@ -52,7 +53,7 @@ func (r *report) print(w io.Writer, markdown bool) error {
 func (r *report) failure() error {
 	var errs []error
 	for _, row := range r.rows {
-		if row.err != nil && row.name == product {
+		if row.err != nil && (row.name == product || row.scenario == loops) {
 			errs = append(errs, fmt.Errorf("%s: %w", row.scenario, row.err))
 		}
 	}
@@ -76,6 +77,7 @@ func (r *report) legend() []string {
 	lines := []string{
 		"cost: processor time of the proxy for one message there and back, or for one socket's life; or its memory for one socket",
 		"the cost is the median of all rounds, beside the least and the most; `of nginx's` is the median of the ratios within each round",
+		"to reach: the figure of the product, divided by that of another in the same round; the median of all rounds",
 		"rate and latency are those of the slowest of proxy, load and echo, whose shares of a core tell which; compare costs first",
 	}
 	seen := ""

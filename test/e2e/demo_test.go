@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bufio"
-	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net/http"
@@ -94,7 +93,7 @@ func (d *showing) follow() {
 }
 
 func (d *showing) dial(path string) (*websocket.Conn, *http.Response, error) {
-	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: d.roots}, HandshakeTimeout: patience}
+	dialer := websocket.Dialer{TLSClientConfig: clientTLS(d.roots, ""), HandshakeTimeout: patience}
 	return dialer.Dial("wss://"+d.https+path, nil)
 }
 
@@ -173,7 +172,7 @@ func (d *showing) showsItsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: d.roots}}
+	transport := &http.Transport{TLSClientConfig: clientTLS(d.roots, "")}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: patience}
 	for _, url := range []string{"http://" + d.http + "/", "https://" + d.https + "/"} {

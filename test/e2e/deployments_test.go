@@ -15,7 +15,7 @@ import (
 )
 
 // deployments are five ways to use the program, in one file as they stand in the documentation; %NAME% is an address of the test.
-const deployments = own + `
+var deployments = own + `
 certificates: {internal: true}
 trusted_proxies: [loopback]
 listeners:

@@ -4,6 +4,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -112,10 +113,7 @@ listeners:
   - {name: wss, address: "127.0.0.1:0", tls: true, http2: ` + fmt.Sprint(http2) + `}
   - {name: ws, address: "127.0.0.1:0"}
 admin: {address: "127.0.0.1:0"}
-`
-	if driver := os.Getenv("E2E_DRIVER"); driver != "" { // loops or goroutines; the suite is for both
-		head += "driver: " + driver + "\n"
-	}
+` + driverLine
 	if err := os.WriteFile(file, []byte(head+body), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +233,15 @@ func (e *edge) wait() error {
 	}
 }
 
-func (e *edge) tls() *tls.Config { return &tls.Config{RootCAs: e.roots, ServerName: "localhost"} }
+func (e *edge) tls() *tls.Config { return clientTLS(e.roots, "localhost") }
+
+// clientTLS is what a client has for TLS with a host; "": the one that it dials.
+func clientTLS(roots *x509.CertPool, host string) *tls.Config {
+	return &tls.Config{RootCAs: roots, ServerName: host, MaxVersion: maxTLS}
+}
+
+// maxTLS is the version that clients and backends of the suite speak: TLS 1.3, or with E2E_TLS=1.2 that one. The suite is for both.
+var maxTLS = map[string]uint16{"": tls.VersionTLS13, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[os.Getenv("E2E_TLS")]
 
 // dialer is a WebSocket client that trusts the local authority.
 func (e *edge) dialer() *websocket.Dialer {
@@ -520,7 +526,10 @@ func write(t *testing.T, dir, name, text string) string {
 }
 
 // own is the head of a file that a test writes whole: its state is kept beside it, and its log can be read.
-const own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address: \"127.0.0.1:0\"}\n"
+var own = "state: ./state\nlog: {format: json, level: debug}\nadmin: {address: \"127.0.0.1:0\"}\n" + driverLine
+
+// driverLine is the line of a configuration for what E2E_DRIVER says: loops or goroutines. The suite is for both.
+var driverLine = "driver: " + cmp.Or(os.Getenv("E2E_DRIVER"), "auto") + "\n"
 
 // startIn runs a whole configuration that stands in dir, with more variables in its environment. The client trusts the local
 // authority, if there is one.
@@ -586,7 +595,7 @@ func fields(line string) map[string]any {
 func (e *edge) anyHost() *websocket.Dialer {
 	to := e.addr("wss")
 	d := &websocket.Dialer{
-		TLSClientConfig: &tls.Config{RootCAs: e.roots}, HandshakeTimeout: patience,
+		TLSClientConfig: clientTLS(e.roots, ""), HandshakeTimeout: patience,
 		NetDialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", to)
 		},

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"bytes"
-	"crypto/tls"
 	"crypto/x509"
 	"io"
 	"net"
@@ -110,7 +109,7 @@ func (q *quickBridge) url() string {
 
 func (q *quickBridge) dial(origin string, subprotocols ...string) (*websocket.Conn, *http.Response, error) {
 	q.t.Helper()
-	d := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: q.roots}, HandshakeTimeout: patience, Subprotocols: subprotocols}
+	d := websocket.Dialer{TLSClientConfig: clientTLS(q.roots, ""), HandshakeTimeout: patience, Subprotocols: subprotocols}
 	header := http.Header{}
 	if origin != "" {
 		header.Set("Origin", origin)
@@ -346,7 +345,7 @@ func TestTheRootThatCaPrintsIsTheOneToTrust(t *testing.T) {
 func TestTheDemoTakesPagesOfThisMachine(t *testing.T) {
 	t.Parallel()
 	d := demo(t)
-	dialer := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: d.roots}, HandshakeTimeout: patience}
+	dialer := websocket.Dialer{TLSClientConfig: clientTLS(d.roots, ""), HandshakeTimeout: patience}
 	for origin, want := range map[string]int{
 		"http://localhost:3000": http.StatusSwitchingProtocols, "https://" + d.https: http.StatusSwitchingProtocols,
 		"https://evil.example": http.StatusForbidden,

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
@@ -176,7 +175,7 @@ func (e *edge) fetch(t *testing.T, listener, url string) (*http.Response, string
 	t.Helper()
 	to := e.addr(listener)
 	transport := &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: e.roots},
+		DisableKeepAlives: true, TLSClientConfig: clientTLS(e.roots, ""),
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", to)
 		},

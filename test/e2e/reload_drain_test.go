@@ -16,7 +16,7 @@ import (
 )
 
 // twoListeners is a head of a configuration that a test goes on with.
-const twoListeners = own + `certificates: {internal: true}
+var twoListeners = own + `certificates: {internal: true}
 listeners:
   - {name: wss, address: "127.0.0.1:0", tls: true}
   - {name: ws, address: "127.0.0.1:0"}

@@ -336,7 +336,7 @@ func TestTheCAOfAnUpstreamChanges(t *testing.T) {
 	} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			l := tls.NewListener(listen(t), &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"http/1.1"}})
+			l := tls.NewListener(listen(t), &tls.Config{Certificates: []tls.Certificate{pair}, MaxVersion: maxTLS, NextProtos: []string{"http/1.1"}})
 			s := &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)} // it will not be trusted at first
 			var serving sync.WaitGroup
 			serving.Go(func() { s.Serve(l) })

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -293,7 +294,7 @@ func checkTLVs(t *testing.T, h *proxyproto.Header, host string) {
 		got[tlv.Type] = string(tlv.Value)
 	}
 	if got[proxyproto.PP2_TYPE_AUTHORITY] != host || !strings.HasPrefix(got[proxyproto.PP2_TYPE_UNIQUE_ID], "c_") ||
-		!strings.Contains(got[proxyproto.PP2_TYPE_SSL], "TLS 1.3") {
+		!strings.Contains(got[proxyproto.PP2_TYPE_SSL], tls.VersionName(maxTLS)) {
 		t.Fatalf("TLVs %q", got)
 	}
 }

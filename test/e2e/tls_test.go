@@ -50,7 +50,7 @@ func makePair(t *testing.T, serial int64, hosts ...string) (cert, key []byte) {
 // shows shakes hands for a host and gives the certificate that was shown, verified by the edge's roots.
 func (e *edge) shows(host string) *x509.Certificate {
 	e.t.Helper()
-	conn, err := tls.Dial("tcp", e.addr("wss"), &tls.Config{RootCAs: e.roots, ServerName: host})
+	conn, err := tls.Dial("tcp", e.addr("wss"), clientTLS(e.roots, host))
 	if err != nil {
 		e.t.Fatalf("TLS to %s: %v", host, err)
 	}

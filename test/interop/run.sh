@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the binary and runs it against clients, servers, a broker, a browser and a scanner that are not ours. Installs what is missing:
-# mosquitto, Chromium, NSS's certutil, testssl.sh and systemd's tools by apt-get, the npm packages of package-lock.json. Arguments are
+# mosquitto, Chromium, NSS's certutil, OpenSSL, testssl.sh and systemd's tools by apt-get, the npm packages of package-lock.json. Arguments are
 # the test files to run; all by default.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -10,6 +10,7 @@ missing=()
 command -v mosquitto >/dev/null || missing+=(mosquitto)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v certutil >/dev/null || missing+=(libnss3-tools)
+command -v openssl >/dev/null || missing+=(openssl)
 command -v testssl >/dev/null || missing+=(testssl.sh)
 command -v systemd-socket-activate >/dev/null || missing+=(systemd)
 if [ ${#missing[@]} -gt 0 ]; then

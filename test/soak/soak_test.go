@@ -1,4 +1,5 @@
-// Package soak lets thousands of sockets live and die in a server of this process, and looks whether anything is left of them:
+// Package soak lets thousands of sockets live and die in a server of this process, and looks whether anything is left of them. It
+// says now and then how far it is:
 //
 //	SOAK_LIVES=200000 go test -timeout 0 -v ./test/soak
 //	SOAK_LIVES=20000 SOAK_AT_ONCE=2000 go test -race -timeout 0 -v ./test/soak
@@ -12,11 +13,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,12 +38,13 @@ func TestMain(m *testing.M) { leak.Main(m) }
 
 const patience = 60 * time.Second
 
-// A world is a server with backends of both kinds.
+// A world is a server with backends of both kinds, and the sockets of its clients.
 type world struct {
 	t       *testing.T
 	server  *server.Server
 	reloads atomic.Int64
-	done    atomic.Int64 // lives that ended as they should
+	done    atomic.Int64 // lives that have ended
+	watch   watch
 }
 
 func newWorld(t *testing.T) *world {
@@ -55,14 +59,16 @@ func newWorld(t *testing.T) *world {
 state: ` + dir + `
 certificates: {internal: true}
 driver: ` + cmp.Or(os.Getenv("SOAK_DRIVER"), "auto") + `
-listeners: [{name: ws, address: "127.0.0.1:0"}, {name: wss, address: "127.0.0.1:0", tls: true}]
+listeners:
+  - {name: ws, address: "127.0.0.1:0", header_timeout: 20m}
+  - {name: wss, address: "127.0.0.1:0", header_timeout: 20m, tls: true}
 admin: {address: "127.0.0.1:0"}
 defaults:
   limits: [{per: client.ip, messages: %d000000/s, bytes: 1GiB/s}]
-  socket: {ping: 1s, pong: 60s, write_timeout: 60s, close_timeout: 5s}
+  socket: {ping: 1s, pong: 20m, write_timeout: 20m, close_timeout: 20m} # who is stuck is for the test to say
 routes:
-  - {name: relay, path: /relay, websocket: {to: "ws://` + serve(t, relayed) + `", connect: {timeout: 60s}}}
-  - {name: stream, path: /stream, tcp: {to: "` + serve(t, streamed) + `", close: {linger: 60s}, connect: {timeout: 60s}}}
+  - {name: relay, path: /relay, websocket: {to: "ws://` + serve(t, relayed) + `", connect: {timeout: 20m}}}
+  - {name: stream, path: /stream, tcp: {to: "` + serve(t, streamed) + `", close: {linger: 20m}, connect: {timeout: 20m}}}
 `
 	load := func() (*config.Config, []config.Warning, error) {
 		return config.Parse("soak.yaml", fmt.Appendf(nil, text, 1+w.reloads.Add(1)%9), func(string) (string, bool) { return "", false })
@@ -181,7 +187,7 @@ func streamed(conn net.Conn) {
 // answerPings has more patience than gorilla's own handler, which breaks the connection if the pong has to wait for a second.
 func answerPings(conn *websocket.Conn) {
 	conn.SetPingHandler(func(payload string) error {
-		conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(patience)) // which fails behind our Close
+		conn.WriteControl(websocket.PongMessage, []byte(payload), time.Now().Add(hopeless)) // which fails behind our Close
 		return nil
 	})
 }
@@ -194,26 +200,33 @@ func numbered(i, size int) []byte {
 }
 
 // dial opens a socket, by TLS or not.
-func (w *world) dial(rnd *rand.Rand, path string) (*websocket.Conn, error) {
+func (w *world) dial(rnd *rand.Rand, path string) (*socket, error) {
 	scheme := []string{"ws", "wss"}[rnd.IntN(2)]
+	s := &socket{watch: &w.watch}
 	d := &websocket.Dialer{TLSClientConfig: &tls.Config{
 		InsecureSkipVerify: true, MaxVersion: []uint16{tls.VersionTLS12, tls.VersionTLS13}[rnd.IntN(2)],
+	}, NetDial: func(network, address string) (net.Conn, error) {
+		conn, err := net.Dial(network, address)
+		if err == nil {
+			w.watch.add(s, conn)
+		}
+		return conn, err
 	}}
 	conn, resp, err := d.Dial(scheme+"://"+w.server.Addr(scheme).String()+path, nil)
 	if err != nil {
 		if resp != nil {
 			err = fmt.Errorf("%w: %s", err, resp.Status)
 		}
-		return nil, err
+		return nil, errors.Join(err, s.end())
 	}
+	s.Conn = conn
+	s.moved()
 	answerPings(conn)
-	conn.SetReadDeadline(time.Now().Add(patience))
-	conn.SetWriteDeadline(time.Now().Add(patience))
-	return conn, nil
+	return s, nil
 }
 
 // talk sends numbered messages, a few ahead, and checks that each comes back once and in order.
-func talk(conn *websocket.Conn, rnd *rand.Rand) error {
+func talk(conn *socket, rnd *rand.Rand) error {
 	const ahead = 4
 	n := 1 + rnd.IntN(20)
 	sizes := make([]int, n)
@@ -235,7 +248,7 @@ func talk(conn *websocket.Conn, rnd *rand.Rand) error {
 	return nil
 }
 
-func expect(conn *websocket.Conn, i, size int) error {
+func expect(conn *socket, i, size int) error {
 	_, data, err := conn.ReadMessage()
 	if err != nil {
 		return fmt.Errorf("echo %d: %w", i, err)
@@ -247,7 +260,7 @@ func expect(conn *websocket.Conn, i, size int) error {
 }
 
 // closed checks with which code a socket ends.
-func closed(conn *websocket.Conn, code int) error {
+func closed(conn *socket, code int) error {
 	for {
 		_, _, err := conn.ReadMessage()
 		if err == nil {
@@ -263,7 +276,7 @@ func closed(conn *websocket.Conn, code int) error {
 	}
 }
 
-func sayClose(conn *websocket.Conn) {
+func sayClose(conn *socket) {
 	conn.WriteMessage(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""))
 }
 
@@ -274,7 +287,7 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer conn.end()
 		if err := talk(conn, rnd); err != nil {
 			return err
 		}
@@ -287,7 +300,7 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 			return err
 		}
 		conn.WriteMessage(websocket.TextMessage, make([]byte, rnd.IntN(100_000)))
-		kill(conn.NetConn())
+		conn.kill()
 		return nil
 	},
 	"the backend is killed": func(w *world, rnd *rand.Rand) error {
@@ -295,7 +308,7 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer conn.end()
 		if err := talk(conn, rnd); err != nil {
 			return err
 		}
@@ -307,7 +320,7 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer conn.end()
 		sent := numbered(7, rnd.IntN(50_000))
 		conn.WriteMessage(websocket.BinaryMessage, sent)
 		sayClose(conn)
@@ -317,6 +330,9 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 			if got = append(got, data...); err != nil {
 				break
 			}
+		}
+		if err := conn.why(); err != nil {
+			return err
 		}
 		if string(got) != string(sent)+"goodbye" {
 			return fmt.Errorf("%d bytes came back of %d, and %.10q", len(got), len(sent), got[max(0, len(got)-10):])
@@ -328,7 +344,7 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 		if err != nil {
 			return err
 		}
-		defer conn.Close()
+		defer conn.end()
 		n := 100 + rnd.IntN(300)
 		conn.WriteMessage(websocket.TextMessage, fmt.Appendf(nil, "flood %d", n))
 		<-time.After(time.Duration(rnd.IntN(100)) * time.Millisecond) // is the slowness
@@ -342,14 +358,10 @@ var lives = map[string]func(w *world, rnd *rand.Rand) error{
 	},
 }
 
-// usage is what must not grow.
+// usage is what the process holds. All of it but the resident memory, which the collector gives back when it likes, must not grow.
 type usage struct {
 	descriptors, goroutines int
-	heap                    int64
-}
-
-func (u usage) String() string {
-	return fmt.Sprintf("%d descriptors, %d goroutines, %d KiB", u.descriptors, u.goroutines, u.heap>>10)
+	heap, resident          int64
 }
 
 func use(t *testing.T) usage {
@@ -359,10 +371,25 @@ func use(t *testing.T) usage {
 		t.Skip("no /proc to count with")
 	}
 	var m runtime.MemStats
-	runtime.GC()
-	runtime.GC()
+	debug.FreeOSMemory() // collects, twice: pools drop what they hold at the second time
+	debug.FreeOSMemory()
 	runtime.ReadMemStats(&m)
-	return usage{len(fds), runtime.NumGoroutine(), int64(m.HeapAlloc)}
+	return usage{len(fds), runtime.NumGoroutine(), int64(m.HeapAlloc), resident(t)}
+}
+
+// resident is the memory that the kernel has given to the process.
+func resident(t *testing.T) int64 {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, _ := strings.Cut(string(text), "VmRSS:")
+	kb, err := strconv.ParseInt(strings.Fields(line)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
 }
 
 // TestSoak lets sockets live in all ways at once, under reloads, and then compares what the process holds with what it held before.
@@ -375,15 +402,20 @@ func TestSoak(t *testing.T) {
 	w.live(n / 10) // pools and tables grow to their size
 	w.settled()
 	before := use(t)
+	w.done.Store(0)
 	w.live(n)
 	w.settled()
 	after := use(t)
 	for deadline := time.Now().Add(patience / 2); !after.within(before) && time.Now().Before(deadline); after = use(t) {
 		<-time.After(50 * time.Millisecond) // nobody tells when a connection of the backends has ended
 	}
-	t.Logf("%d lives and %d reloads; before %v, after %v", w.done.Load(), w.reloads.Load(), before, after)
+	t.Logf("%d lives and %d reloads", w.done.Load(), w.reloads.Load())
+	t.Logf("descriptors: %d before, %d after", before.descriptors, after.descriptors)
+	t.Logf("goroutines: %d before, %d after", before.goroutines, after.goroutines)
+	t.Logf("heap in use: %d KiB before, %d KiB after", before.heap>>10, after.heap>>10)
+	t.Logf("resident memory, that of clients and backends with it: %d KiB before, %d KiB after", before.resident>>10, after.resident>>10)
 	if !after.within(before) {
-		t.Errorf("%v before, %v after", before, after)
+		t.Errorf("something is left: %+v before, %+v after", before, after)
 	}
 }
 
@@ -408,8 +440,10 @@ func (w *world) live(n int) {
 		names = append(names, name)
 	}
 	enough := make(chan struct{})
-	var reloading, wg sync.WaitGroup
-	reloading.Go(func() { w.reloadUntil(enough) })
+	var beside, wg sync.WaitGroup
+	beside.Go(func() { w.reloadUntil(enough) })
+	beside.Go(func() { w.watch.run(enough) })
+	beside.Go(func() { w.tellUntil(enough, n) })
 	seed := rand.Uint64()
 	w.t.Logf("seed %d", seed)
 	turns := make(chan int)
@@ -431,7 +465,21 @@ func (w *world) live(n int) {
 	close(turns)
 	wg.Wait()
 	close(enough)
-	reloading.Wait()
+	beside.Wait()
+}
+
+// tellUntil says now and then how far it is.
+func (w *world) tellUntil(enough <-chan struct{}, n int) {
+	began, before := time.Now(), w.done.Load()
+	for {
+		select {
+		case <-enough:
+			return
+		case <-time.After(30 * time.Second):
+			lived := w.done.Load() - before
+			w.t.Logf("%d of %d lives in %s, %s", lived, n, time.Since(began).Round(time.Second), w.watch.String())
+		}
+	}
 }
 
 // reloadUntil changes a limit again and again: sockets live on.
@@ -451,6 +499,7 @@ func (w *world) reloadUntil(enough <-chan struct{}) {
 // settled waits until the server has no socket any more, and says so.
 func (w *world) settled() {
 	http.DefaultClient.CloseIdleConnections()
+	least := math.Inf(1)
 	for deadline := time.Now().Add(patience); ; {
 		resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Get("http://" + w.server.Addr("admin").String() + "/metrics")
 		if err != nil {
@@ -468,6 +517,9 @@ func (w *world) settled() {
 		}
 		if open == 0 {
 			return
+		}
+		if open < least {
+			least, deadline = open, time.Now().Add(patience)
 		}
 		if time.Now().After(deadline) {
 			w.t.Fatalf("%v sockets are open after all lives have ended", open)

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package echo is what stands behind the measured proxies: a WebSocket server and a TCP server that send back what they get, on one
-// event loop, with one read and one write for all that a read brought.
+// Package echo is what stands behind the measured proxies: a WebSocket server, a TCP server and an HTTP application that send back what
+// they get, on one event loop, with one read and one write for all that a read brought.
 package echo
 
 import (
@@ -26,24 +26,24 @@ const (
 	checkPeriod = 50 * time.Millisecond // how often an idle loop looks whether it is to end
 )
 
-// A Server serves two addresses of loopback.
+// A Server serves three addresses of loopback.
 type Server struct {
-	WebSocket, TCP string // host:port
+	WebSocket, TCP, HTTP string // host:port
 
 	poller    *epoll.Poller
-	listeners [2]int // descriptors, in the order of the addresses; their numbers are their indices
+	listeners [3]int // descriptors, in the order of the addresses; their numbers are their indices
 	conns     map[int32]*conn
 	buffer    []byte
 }
 
-// Listen opens both ports.
+// Listen opens all ports.
 func Listen() (*Server, error) {
 	poller, err := epoll.New()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{poller: poller, conns: make(map[int32]*conn), buffer: make([]byte, bufferSize)}
-	for i, address := range []*string{&s.WebSocket, &s.TCP} {
+	for i, address := range []*string{&s.WebSocket, &s.TCP, &s.HTTP} {
 		fd, port, err := listen()
 		if err != nil {
 			return nil, err
@@ -86,7 +86,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		for i := range events {
 			id := events.ID(i)
 			if at := slices.Index(s.listeners[:], int(id)); at >= 0 {
-				if err := s.accept(s.listeners[at], at == 0); err != nil {
+				if err := s.accept(s.listeners[at], speech(at)); err != nil {
 					return err
 				}
 			} else if c, ok := s.conns[id]; ok && c.drive(s.buffer, events.Readable(i)) != nil {
@@ -109,7 +109,7 @@ func (s *Server) close() {
 }
 
 // accept takes all that wait.
-func (s *Server) accept(listener int, webSocket bool) error {
+func (s *Server) accept(listener int, speaks speech) error {
 	for {
 		fd, _, err := syscall.Accept4(listener, syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
 		switch {
@@ -123,7 +123,7 @@ func (s *Server) accept(listener int, webSocket bool) error {
 		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
 			return fmt.Errorf("setsockopt: %w", err)
 		}
-		s.conns[int32(fd)] = &conn{fd: fd, raw: !webSocket, upgraded: !webSocket}
+		s.conns[int32(fd)] = &conn{fd: fd, speaks: speaks}
 		if err := s.poller.Add(fd, int32(fd)); err != nil {
 			return err
 		}
@@ -133,11 +133,20 @@ func (s *Server) accept(listener int, webSocket bool) error {
 // errDone ends a connection, in good order or not.
 var errDone = errors.New("the connection is over")
 
+// A speech is what the clients of a listener speak; the listeners stand in this order.
+type speech int
+
+const (
+	webSocket speech = iota
+	bytesOnly
+	requests
+)
+
 // A conn is one client.
 type conn struct {
 	fd       int
-	raw      bool // bytes, not frames
-	upgraded bool
+	speaks   speech
+	upgraded bool // of a WebSocket
 	mirror   frame.Mirror
 	rest     []byte // of the last read: an incomplete head or header
 	unsent   []byte // while there is some nothing is read: TCP pushes back
@@ -180,8 +189,13 @@ func (c *conn) drive(buffer []byte, readable bool) error {
 // answer is what is sent for what was read; what cannot be answered yet is kept.
 func (c *conn) answer(p []byte) ([]byte, error) {
 	c.rest = nil
-	if c.raw {
+	switch c.speaks {
+	case bytesOnly:
 		return p, nil
+	case requests:
+		answer, rest, err := reply(p)
+		c.rest = bytes.Clone(rest)
+		return answer, err
 	}
 	var head []byte
 	if !c.upgraded {

@@ -106,9 +106,18 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 // Exited is closed when it has ended.
 func (p *Process) Exited() <-chan struct{} { return p.exited }
 
-// End kills it with all its children and waits for it.
+// End kills it with all its children, those in process groups of their own too, and waits for it.
 func (p *Process) End() {
+	tree, _ := Tree(p.PID()) // before its children are somebody else's
+	select {
+	case <-p.exited: // its number may be another's
+		tree = nil
+	default:
+	}
 	syscall.Kill(-p.PID(), syscall.SIGKILL) //nolint:errcheck // it may have ended by itself
+	for _, pid := range tree {
+		syscall.Kill(pid, syscall.SIGKILL) //nolint:errcheck // as above
+	}
 	<-p.exited
 }
 

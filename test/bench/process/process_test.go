@@ -60,10 +60,10 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// Children are found, measured and ended with their parent.
+// Children are found, measured and ended with their parent, those in a session of their own too.
 func TestTree(t *testing.T) {
 	t.Parallel()
-	p, out := start(t, Of(allCores(t)...), "sleep 1000 & echo $!; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; wait")
+	p, out := start(t, Of(allCores(t)...), "setsid sleep 1000 & echo $!; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo done; wait")
 	lines := bufio.NewScanner(out)
 	lines.Scan()
 	child, err := strconv.Atoi(lines.Text())

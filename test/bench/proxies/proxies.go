@@ -33,21 +33,29 @@ type Proxy struct {
 	template string   // of the configuration file; "" if it needs none
 	extra    []string // lines of the configuration
 
-	Stream bool // can bridge to a byte stream
-	Relay  bool // can relay to a WebSocket server, with TLS in front and without
-	Large  bool // a variant of another whose difference shows only with larger messages
+	Stream  bool // can bridge to a byte stream
+	Webhook bool // can bridge to an HTTP application
+	Relay   bool // can relay to a WebSocket server, with TLS in front and without
+	Large   bool // a variant of another whose difference shows only with larger messages
 }
 
 // Ours is the product, with further lines of configuration.
 func Ours(name, program string, extra ...string) Proxy {
 	return Proxy{
-		Name: name, Program: program, Stream: true, Relay: true,
+		Name: name, Program: program, Stream: true, Webhook: true, Relay: true,
 		template: "bridgehead.yaml", args: []string{"serve", "-c", "{{.Dir}}/bridgehead.yaml"}, extra: extra,
 	}
 }
 
-// Nginx is the name of the peer to whose figures all others are related.
-const Nginx = "nginx"
+// The names of the peers.
+const (
+	Nginx      = "nginx" // to whose figures all others are related
+	Large      = "nginx, 64 KiB buffers"
+	HAProxy    = "haproxy"
+	Caddy      = "caddy"
+	Websockify = "websockify"
+	Pushpin    = "pushpin"
+)
 
 // Peers are the other programs, found or not.
 func Peers() []Proxy {
@@ -56,22 +64,26 @@ func Peers() []Proxy {
 		template: "nginx.conf", args: []string{"-p", "{{.Dir}}", "-e", "stderr", "-c", "{{.Dir}}/nginx.conf"},
 	}
 	large := nginx
-	large.Name, large.Large = "nginx, 64 KiB buffers", true
+	large.Name, large.Large = Large, true
 	large.extra = []string{"proxy_buffer_size 64k;", "proxy_buffers 8 64k;", "proxy_busy_buffers_size 128k;"}
 	return []Proxy{
 		nginx,
 		large,
 		{
-			Name: "haproxy", Program: "haproxy", version: []string{"-v"}, Relay: true,
+			Name: HAProxy, Program: "haproxy", version: []string{"-v"}, Relay: true,
 			template: "haproxy.cfg", args: []string{"-db", "-f", "{{.Dir}}/haproxy.cfg"},
 		},
 		{
-			Name: "caddy", Program: "caddy", version: []string{"version"}, Relay: true,
+			Name: Caddy, Program: "caddy", version: []string{"version"}, Relay: true,
 			template: "Caddyfile", args: []string{"run", "--adapter", "caddyfile", "--config", "{{.Dir}}/Caddyfile"},
 		},
 		{
-			Name: "websockify", Program: "websockify", Stream: true,
+			Name: Websockify, Program: "websockify", Stream: true,
 			args: []string{"127.0.0.1:{{.Plain}}", "{{.TCP}}"},
+		},
+		{
+			Name: Pushpin, Program: "pushpin", version: []string{"--version"}, Webhook: true,
+			template: "pushpin.conf", args: []string{"--config={{.Dir}}/pushpin.conf", "--route=* {{.HTTP}},over_http"},
 		},
 	}
 }
@@ -102,6 +114,7 @@ type Site struct {
 	Dir            string // of its own
 	Certificates   string // a directory with cert.pem, key.pem and both.pem; see WriteCertificate
 	WebSocket, TCP string // the addresses of the echo
+	HTTP           string
 	Files          uint64 // the limit of open files
 	Cores          process.Set
 }

@@ -21,7 +21,7 @@ func TestCommand(t *testing.T) {
 	for _, p := range append(Peers(), Ours("ours", "ours", "drain: 1s")) {
 		dir := t.TempDir()
 		v := values{
-			Site:  Site{Dir: dir, Certificates: "/certificates", WebSocket: "127.0.0.1:1001", TCP: "127.0.0.1:1002", Files: 1000},
+			Site:  Site{Dir: dir, Certificates: "/certificates", WebSocket: "127.0.0.1:1001", TCP: "127.0.0.1:1002", HTTP: "127.0.0.1:1005", Files: 1000},
 			Plain: 1003, Secure: 1004, Pairs: 450, Extra: p.extra,
 		}
 		cmd, err := p.command(v)
@@ -30,16 +30,23 @@ func TestCommand(t *testing.T) {
 			continue
 		}
 		text := strings.Join(cmd.Args, " ")
-		want := []string{dir}
+		var want []string
 		if p.template != "" {
 			file, err := os.ReadFile(filepath.Join(dir, p.template))
 			if err != nil {
 				t.Errorf("%s: %v", p.Name, err)
 			}
 			text += "\n" + string(file)
-			want = append(want, "1004", "127.0.0.1:1001", "/certificates/")
-		} else {
-			want = []string{"127.0.0.1:1002"}
+			want = append(want, dir, "1004")
+		}
+		if p.Relay {
+			want = append(want, "127.0.0.1:1001", "/certificates/")
+		}
+		if p.Stream {
+			want = append(want, "127.0.0.1:1002")
+		}
+		if p.Webhook {
+			want = append(want, "127.0.0.1:1005")
 		}
 		for _, s := range append(append(want, "1003"), p.extra...) {
 			if !strings.Contains(text, s) {

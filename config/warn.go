@@ -14,6 +14,9 @@ func (c *Config) warn(p *yamlpos.Problems) {
 	var root yamlpos.Path
 	c.Certificates.Warn(root.Key("certificates"), p)
 	c.warnDefaultSNI(root.Key("certificates").Key("default_sni"), p)
+	if len(c.TrustedProxies) == 0 && p.Given(root.Key("client_header")) {
+		p.Add(root.Key("client_header"), "is never believed: it is taken from trusted_proxies alone, and there are none; list the proxies in front")
+	}
 	c.warnListeners(root.Key("listeners"), p)
 	c.warnUpstreams(root.Key("upstreams"), p)
 	c.warnAuthenticators(root.Key("authenticators"), p)

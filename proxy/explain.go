@@ -40,7 +40,7 @@ func (p *Proxy) Explain(r *http.Request) []Verdict {
 	}
 	h, err := p.handshake(t, r)
 	h.ConnID = unborn
-	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, r)}
+	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, h.Request)}
 	verdicts = append(verdicts, t.explainLimits(h, false)...)
 	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch))
 	verdicts = append(verdicts, t.explainLimits(h, true)...)
@@ -119,10 +119,10 @@ func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict
 	h := p.meet(t, r)
 	h.ConnID = unborn
 	page := Verdict{Subject: "origin", Text: "no Origin header, as in requests that only read"}
-	if err := t.checkPage(r); err != nil {
+	if err := t.checkPage(h.Request); err != nil {
 		page = p.noEntry(noReading(err))
 	} else if r.Header["Origin"] != nil {
-		page = p.explainOrigin(t, r)
+		page = p.explainOrigin(t, h.Request)
 	}
 	return []Verdict{
 		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page,

@@ -13,7 +13,7 @@ import (
 type Gate struct {
 	Route   string
 	Auth    *auth.Checker
-	Trusted policy.Networks
+	Proxies policy.Proxies
 	Mends   *seldom.Log
 	Log     *slog.Logger
 	Next    http.Handler
@@ -45,8 +45,8 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit finds out who sends a request. What is then known of it has the request without tokens.
 func (g *Gate) admit(r *http.Request) (*policy.Facts, *auth.Identity, error) {
-	addr, secure := g.Trusted.Client(r)
-	f := &policy.Facts{Request: r, Client: addr, TLS: secure}
+	r, from := g.Proxies.Meet(r)
+	f := &policy.Facts{Request: r, Client: from.Client, TLS: from.TLS}
 	id, err := g.Auth.Admit(r.Context(), f, vouch(g.origins, r))
 	return f, id, err
 }

@@ -131,24 +131,32 @@ func (p *Proxy) handshake(t *terms, r *http.Request) (h *Handshake, err error) {
 
 // meet finds out who sends a request.
 func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
-	addr, secure := t.Trusted.Client(r)
-	policy.StripCertificates(r.Header)
+	r, from := t.Proxies.Meet(r)
 	h := &Handshake{
-		Facts:     policy.Facts{Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host)},
-		Forwarded: t.Trusted.Trusts(r),
-		Metrics:   p.Metrics,
+		Facts: policy.Facts{
+			Request: r, ConnID: p.newID(), Client: from.Client, TLS: from.TLS, Listener: listenerOf(r), Host: routes.Hostname(r.Host),
+		},
+		Metrics: p.Metrics,
 	}
 	if r.TLS != nil {
 		h.Chains = r.TLS.VerifiedChains
 	}
-	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
+	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, from.Client})
 	if conn := door.From(r.Context()); conn.Header() != nil {
 		h.Log = h.Log.With("proxy", conn.Peer().String())
 		if id := conn.Header().Value("unique_id"); id != "" {
 			h.Log = h.Log.With("proxy_id", id)
 		}
 	}
+	doubt(p.Mends, h.Log, p.Route, &from)
 	return h
+}
+
+// doubt tells of a trusted proxy that does not say who its client is as it should.
+func doubt(mends *seldom.Log, log *slog.Logger, route string, from *policy.Arrival) {
+	if from.Doubt != "" {
+		mends.Log(log, slog.LevelWarn, seldom.Event{Kind: route + " client header", Detail: from.Doubt}, "client header not believed", "error", from.Doubt)
+	}
 }
 
 // newID names a connection: the node, so that a push from any other can find it, and more than 100 random bits.

@@ -17,7 +17,7 @@ type Terms struct {
 	Options Options
 	Bridge  Bridge
 	Auth    *auth.Checker // nil: everybody may come in
-	Trusted policy.Networks
+	Proxies policy.Proxies
 }
 
 // terms are Terms made ready. A socket belongs to those it was admitted under.

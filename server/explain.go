@@ -201,20 +201,24 @@ func (x *explainer) explainCertificate() {
 
 // explainClient tells who the client is, and why.
 func (x *explainer) explainClient() {
-	peer, trusted := policy.Peer(x.request), x.config.TrustedProxies
-	client, _ := trusted.Client(x.request)
-	x.Client = client.String()
-	text, forwarded := x.Client, x.request.Header.Get("X-Forwarded-For") != ""
+	peer, proxies := policy.Peer(x.request), x.config.Proxies()
+	header := x.config.ClientHeader
+	met, from := proxies.Meet(x.request.Clone(x.request.Context()))
+	x.Client = from.Client.String()
+	text, stranger := x.Client, policy.Unbelieved(met)
 	if x.reach.listener.ProxyProtocol {
 		text += ", as the PROXY header of a trusted proxy has to say"
 	}
 	switch {
-	case client != peer:
-		text += fmt.Sprintf(", as X-Forwarded-For of the trusted proxy %s says", peer)
-	case forwarded && !trusted.Trusts(x.request):
-		text += ", whose X-Forwarded-For is not believed: it is not among trusted_proxies"
-	case trusted.Trusts(x.request):
-		text += ", a trusted proxy that names no client in X-Forwarded-For"
+	case from.Named:
+		text += fmt.Sprintf(", as %s of the trusted proxy %s says", header, peer)
+	case from.Trusted:
+		text += ", a trusted proxy that names no client in " + header
+	case stranger != "":
+		text += fmt.Sprintf(", whose %s is not believed, and reaches no backend: it is not among trusted_proxies", stranger)
+	}
+	if from.Doubt != "" {
+		text += "; " + from.Doubt
 	}
 	switch {
 	case x.question.Peer.IsValid():

@@ -221,7 +221,7 @@ func (p *plan) planRoute(r *config.Route, change *Change, hasHost bool) (err err
 // hold something else by now.
 func (p *plan) sameAround(r *config.Route) bool {
 	name, _ := r.Upstream()
-	return p.config.Upstreams[name].TLS == (upstream.TLS{}) && reflect.DeepEqual(p.config.TrustedProxies, p.was.config.TrustedProxies) &&
+	return p.config.Upstreams[name].TLS == (upstream.TLS{}) && reflect.DeepEqual(p.config.Proxies(), p.was.config.Proxies()) &&
 		p.pushURL() == p.was.pushURL()
 }
 

@@ -25,7 +25,7 @@ func (s *Server) proxyConfig(route string) proxy.Config {
 
 // terms are what the configuration says of a route.
 func (p *plan) terms(r *config.Route, hasHost bool) (proxy.Terms, error) {
-	t := proxy.Terms{HasHost: hasHost, Options: r.Options, Trusted: p.config.TrustedProxies}
+	t := proxy.Terms{HasHost: hasHost, Options: r.Options, Proxies: p.config.Proxies()}
 	var err error
 	if t.Auth, err = p.auth.Checker(r.Auth, r.Require); err != nil {
 		return t, err
@@ -77,7 +77,7 @@ func (p *plan) gate(r *config.Route, hasHost bool) (*proxy.Gate, error) {
 		return nil, err
 	}
 	return proxy.NewGate(proxy.Gate{
-		Route: r.Name, Auth: checker, Trusted: p.config.TrustedProxies, Mends: p.server.mends, Log: p.server.log,
+		Route: r.Name, Auth: checker, Proxies: p.config.Proxies(), Mends: p.server.mends, Log: p.server.log,
 	}, r.Options, hasHost)
 }
 

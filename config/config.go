@@ -72,6 +72,15 @@ func (c *Config) Proxies() policy.Proxies {
 	return policy.Proxies{Networks: c.TrustedProxies, Header: c.ClientHeader}
 }
 
+// Addresses are the lists of addresses of all routes.
+func (c *Config) Addresses() []policy.Addresses {
+	all := make([]policy.Addresses, len(c.Routes))
+	for i := range c.Routes {
+		all[i] = c.Routes[i].Addresses
+	}
+	return all
+}
+
 // A Warning is something that works, and that its writer may not have meant. It prints in one line, with its place.
 type Warning = yamlpos.Problem
 

@@ -23,6 +23,7 @@ func (c *Config) warn(p *yamlpos.Problems) {
 	for i, r := range c.Routes {
 		at := root.Key("routes").Index(i)
 		p.Inherit(at, root.Key("defaults"))
+		r.Addresses.Warn(at.Key("addresses"), p)
 		if j := slices.Index(r.Origins, "*"); j >= 0 {
 			p.Add(at.Key("origins").Index(j), "every page on the web may open sockets here in the name of its visitors; "+
 				"list the pages that may")

@@ -21,7 +21,7 @@ type Plan struct {
 
 // A Verdict is the answer to one of the questions that are asked of a handshake.
 type Verdict struct {
-	Subject string   // handshake, origin, limit, auth, capacity or backend
+	Subject string   // handshake, address, origin, limit, auth, capacity or backend
 	Text    string   // what is so, or what is wrong and how to mend it
 	Refusal *Refusal // how the client is answered; nil: it passes
 	Unknown bool     // that cannot be told without asking others
@@ -40,7 +40,9 @@ func (p *Proxy) Explain(r *http.Request) []Verdict {
 	}
 	h, err := p.handshake(t, r)
 	h.ConnID = unborn
-	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, h.Request)}
+	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err)}
+	verdicts = append(verdicts, explainAddress(t.Addresses, &h.Facts)...)
+	verdicts = append(verdicts, p.explainOrigin(t, h.Request))
 	verdicts = append(verdicts, t.explainLimits(h, false)...)
 	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch))
 	verdicts = append(verdicts, t.explainLimits(h, true)...)
@@ -124,10 +126,18 @@ func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict
 	} else if r.Header["Origin"] != nil {
 		page = p.explainOrigin(t, h.Request)
 	}
-	return []Verdict{
-		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page,
-		t.explainAuth(h, t.vouch), planned(rs.Plan(h)),
+	verdicts := []Verdict{{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}}
+	verdicts = append(verdicts, explainAddress(t.Addresses, &h.Facts)...)
+	return append(verdicts, page, t.explainAuth(h, t.vouch), planned(rs.Plan(h)))
+}
+
+// explainAddress tells which list and entry decides; nothing, if there is no list.
+func explainAddress(l *policy.AddressList, f *policy.Facts) []Verdict {
+	if l == nil {
+		return nil
 	}
+	reason, err := l.Reason(f)
+	return []Verdict{verdict("address", reason, err)}
 }
 
 // explainLimits has one verdict per rule: the first client of a key is always let in. Late rules are those by who the client is.

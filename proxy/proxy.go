@@ -164,6 +164,9 @@ func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(ra
 
 // admit asks the policies, the cheap ones first.
 func (p *Proxy) admit(ctx context.Context, t *terms, h *Handshake, now time.Time) (place, error) {
+	if err := t.Addresses.Check(&h.Facts); err != nil {
+		return place{}, err
+	}
 	if err := t.origins.Check(h.Request); err != nil {
 		return place{}, forbidden(err)
 	}

@@ -249,6 +249,11 @@ func (x *explainer) explainRoute() {
 		parts = append(parts, fmt.Sprintf("%s = %q", c.Name, c.Value))
 	}
 	x.tell("route", Yes, "%s", strings.Join(parts, "; "))
+	if _, err := policy.ReadAddresses([]policy.Addresses{r.Addresses}); err != nil {
+		x.tell("address", Unknown, "%v", err)
+		x.notes = append(x.notes, "if the program knows the file from before, and lets the client in")
+		return
+	}
 	if r.Files != nil {
 		x.explainFiles(r)
 		return
@@ -282,7 +287,9 @@ func (x *explainer) explainFiles(r *config.Route) {
 	case answer.status >= http.StatusBadRequest:
 		x.deny("files", answer.status, "%s", text)
 	default:
-		x.Status = answer.status
+		if x.OK {
+			x.Status = answer.status
+		}
 		x.tell("files", Yes, "%s", text)
 	}
 }
@@ -342,7 +349,9 @@ func (x *explainer) explainGate(r *config.Route, request *http.Request) bool {
 		x.notes = append(x.notes, "the token is put nowhere, as the route looks for none")
 	}
 	x.hide(gate.Auth.Secrets())
-	x.add(stepOf(gate.Explain(request)))
+	for _, v := range gate.Explain(request) {
+		x.add(stepOf(v))
+	}
 	return true
 }
 
@@ -401,6 +410,10 @@ func (x *explainer) plans(r *config.Route) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	addresses, err := policy.ReadAddresses([]policy.Addresses{r.Addresses})
+	if err != nil {
+		return nil, err
+	}
 	asked := make(map[string]auth.Options)
 	for _, name := range r.Auth.Names() {
 		asked[name] = x.config.Authenticators[name]
@@ -409,7 +422,7 @@ func (x *explainer) plans(r *config.Route) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plan{server: s, generation: &generation{config: x.config, groups: groups, auth: set}}, nil
+	return &plan{server: s, generation: &generation{config: x.config, groups: groups, addresses: addresses, auth: set}}, nil
 }
 
 // sketch is a program that has nothing but its listeners' addresses.

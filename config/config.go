@@ -27,9 +27,13 @@ type Config struct {
 	State string `yaml:"state"`
 	// Where the certificates of TLS listeners come from.
 	Certificates certs.Options `yaml:"certificates"`
-	// The proxies in front, whose X-Forwarded-For, X-Forwarded-Proto and PROXY headers are believed: CIDRs, addresses, `private` (RFC 1918
+	// The proxies in front, whose word about their clients is believed, in `client_header`, X-Forwarded-Proto and PROXY headers: CIDRs, addresses, `private` (RFC 1918
 	// and unique local IPv6) or `loopback`.
 	TrustedProxies policy.Networks `yaml:"trusted_proxies"`
+	// The header in which trusted proxies say who their client is, and the only one that is believed of it: `X-Forwarded-For`,
+	// `Forwarded` (RFC 7239), or one that holds the client's address alone, such as `CF-Connecting-IP`, `True-Client-IP`,
+	// `Fly-Client-IP` or `X-Real-IP`.
+	ClientHeader string `yaml:"client_header"`
 	// Where clients connect. Default: `:443` with TLS, and `:80` redirecting to it.
 	Listeners []Listener `yaml:"listeners"`
 	// Groups of servers with a name, for `to` in every route. The name holds no `:` and no `/`.
@@ -61,6 +65,20 @@ type Config struct {
 	// File is the path the configuration was read from; Dir is its directory, to which relative paths in it belong.
 	File string `yaml:"-"`
 	Dir  string `yaml:"-"`
+}
+
+// Proxies are those in front that are believed, and where they say who their client is.
+func (c *Config) Proxies() policy.Proxies {
+	return policy.Proxies{Networks: c.TrustedProxies, Header: c.ClientHeader}
+}
+
+// Addresses are the lists of addresses of all routes.
+func (c *Config) Addresses() []policy.Addresses {
+	all := make([]policy.Addresses, len(c.Routes))
+	for i := range c.Routes {
+		all[i] = c.Routes[i].Addresses
+	}
+	return all
 }
 
 // A Warning is something that works, and that its writer may not have meant. It prints in one line, with its place.

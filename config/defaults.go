@@ -23,6 +23,7 @@ import (
 func builtIn() *Config {
 	return &Config{
 		Certificates: certs.DefaultOptions(),
+		ClientHeader: policy.XForwardedFor,
 		Defaults:     proxy.DefaultOptions(),
 		Driver:       "auto",
 		Drain:        8 * time.Second,

@@ -33,12 +33,12 @@ func (c *Config) resolve() {
 		c.Upstreams[name] = u
 	}
 	for _, a := range c.Authenticators {
-		for _, file := range a.Files() {
-			c.path(file)
-		}
+		c.paths(a.Files())
 	}
+	c.paths(c.Defaults.Addresses.Files())
 	for i := range c.Routes {
 		r := &c.Routes[i]
+		c.paths(r.Addresses.Files())
 		for _, b := range r.bridges() {
 			for j := range b.targets() {
 				c.socket(&b.targets()[j])
@@ -62,6 +62,12 @@ func (c *Config) resolve() {
 func (c *Config) path(path *string) {
 	if *path != "" && !filepath.IsAbs(*path) {
 		*path = filepath.Join(c.Dir, *path)
+	}
+}
+
+func (c *Config) paths(paths []*string) {
+	for _, path := range paths {
+		c.path(path)
 	}
 }
 

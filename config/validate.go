@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"bridgehead/internal/yamlpos"
+	"bridgehead/policy"
 	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
@@ -30,6 +31,9 @@ func (c *Config) validate(p *yamlpos.Problems) {
 	p.OneOf(root.Key("driver"), c.Driver, "auto", "loops", "goroutines")
 	p.OneOf(root.Key("log").Key("format"), c.Log.Format, "text", "json")
 	p.OneOf(root.Key("log").Key("level"), c.Log.Level, "debug", "info", "warn", "error")
+	if err := policy.CheckClientHeader(c.ClientHeader); err != nil {
+		p.Add(root.Key("client_header"), "%v", err)
+	}
 	c.Certificates.Validate(root.Key("certificates"), p)
 	c.Admin.Validate(root.Key("admin"), p)
 	if c.Push != nil {

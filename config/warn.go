@@ -14,12 +14,16 @@ func (c *Config) warn(p *yamlpos.Problems) {
 	var root yamlpos.Path
 	c.Certificates.Warn(root.Key("certificates"), p)
 	c.warnDefaultSNI(root.Key("certificates").Key("default_sni"), p)
+	if len(c.TrustedProxies) == 0 && p.Given(root.Key("client_header")) {
+		p.Add(root.Key("client_header"), "is never believed: it is taken from trusted_proxies alone, and there are none; list the proxies in front")
+	}
 	c.warnListeners(root.Key("listeners"), p)
 	c.warnUpstreams(root.Key("upstreams"), p)
 	c.warnAuthenticators(root.Key("authenticators"), p)
 	for i, r := range c.Routes {
 		at := root.Key("routes").Index(i)
 		p.Inherit(at, root.Key("defaults"))
+		r.Addresses.Warn(at.Key("addresses"), p)
 		if j := slices.Index(r.Origins, "*"); j >= 0 {
 			p.Add(at.Key("origins").Index(j), "every page on the web may open sockets here in the name of its visitors; "+
 				"list the pages that may")

@@ -22,6 +22,9 @@ var borrowed = map[string]string{
 	"allowedorigins": "origins", "alloworigin": "origins", "cors": "origins",
 	"maxconn": "max_connections", "ratelimit": "limits", "limitreq": "limits", "limitconn": "limits", "requestheaders": "headers",
 	"proxysetheader": "headers", "setrealipfrom": "trusted_proxies", "trustedips": "trusted_proxies", "realip": "trusted_proxies",
+	"realipheader": "client_header", "clientipheaders": "client_header", "remoteipheader": "client_header",
+	"ipallowlist": "addresses", "ipwhitelist": "addresses", "remoteip": "addresses", "sourcerange": "allow", "allowlist": "allow", "whitelist": "allow",
+	"denylist": "deny", "blocklist": "deny", "blacklist": "deny",
 
 	"heartbeat": "ping", "pinginterval": "ping", "pingtimeout": "pong", "idletimeout": "idle", "proxyreadtimeout": "idle",
 	"timeouttunnel": "idle", "maxpayload": "message_size", "maxmessagesize": "message_size", "clientmaxbodysize": "body_size",

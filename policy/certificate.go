@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 )
@@ -66,18 +65,4 @@ const (
 // EncodeCertificate is a certificate as CertificateHeader has it.
 func EncodeCertificate(c *x509.Certificate) string {
 	return ":" + base64.StdEncoding.EncodeToString(c.Raw) + ":"
-}
-
-// StripCertificates removes what a client says of its certificate in headers, in whatever spelling a backend may take for them: what
-// it has proven counts, and nothing else.
-func StripCertificates(h http.Header) {
-	for name := range h {
-		switch len(name) {
-		case len(CertificateHeader), len(CertificateChainHeader):
-			plain := strings.NewReplacer("_", "-", ".", "-").Replace(name)
-			if strings.EqualFold(plain, CertificateHeader) || strings.EqualFold(plain, CertificateChainHeader) {
-				delete(h, name)
-			}
-		}
-	}
 }

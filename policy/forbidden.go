@@ -69,8 +69,11 @@ func (p originPattern) differs(got origin) string {
 
 // proxied tells whether something between the client and us has left its mark.
 func proxied(r *http.Request) bool {
-	for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via"} {
-		if r.Header.Get(name) != "" {
+	if r.Header.Get("Via") != "" || Unbelieved(r) != "" {
+		return true
+	}
+	for name := range r.Header {
+		if speaks(name, Forwarded) {
 			return true
 		}
 	}

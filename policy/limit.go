@@ -147,10 +147,10 @@ func (l *limit) key(f *Facts) (string, bool) {
 
 // hint finds clients that share one address because their proxy is not trusted.
 func hint(e *Exceeded, f *Facts) string {
-	if e.Rule != "per client.ip" || f.Request.Header.Get("X-Forwarded-For") == "" || f.Client != Peer(f.Request) {
+	if e.Rule != "per client.ip" {
 		return ""
 	}
-	return fmt.Sprintf("%s sends X-Forwarded-For: if it is a proxy of yours, list it under trusted_proxies", f.Client)
+	return unlisted(f.Request)
 }
 
 // A Grant is the place that one socket holds in the limits of its route. A nil Grant limits nothing. Its methods may be called from

@@ -452,13 +452,15 @@ func TestHintAtTrustedProxies(t *testing.T) {
 	l := limiter(t, NewStore(10), Rule{Per: "client.ip", Connections: 1})
 	f := from("192.0.2.1")
 	f.Request.Header.Set("X-Forwarded-For", "198.51.100.7")
+	f.Request.RemoteAddr = "192.0.2.1:4711"
+	f.Request, _ = new(Proxies).Meet(f.Request)
 	admit(t, l, f)
 	want := "192.0.2.1 sends X-Forwarded-For: if it is a proxy of yours, list it under trusted_proxies"
 	if e := refuse(t, l, f, "connections"); e.Hint != want || !strings.HasSuffix(e.Error(), want) {
 		t.Errorf("hint %q in %q, want %q", e.Hint, e, want)
 	}
 	believed := from("198.51.100.8")
-	believed.Request = f.Request
+	believed.Request.Header.Set("X-Forwarded-For", "198.51.100.8")
 	admit(t, l, believed)
 	if e := refuse(t, l, believed, "connections"); e.Hint != "" {
 		t.Errorf("hint %q for a proxy that is believed", e.Hint)

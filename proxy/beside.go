@@ -40,12 +40,16 @@ func (p *Proxy) serveRequest(w http.ResponseWriter, h *Handshake, t *terms, rs R
 		return
 	}
 	refused := refusal(err)
+	p.Metrics.Refused(refused.Reason)
 	p.tell(h.Log, refused)
 	refused.write(out)
 }
 
 // passRequest asks the policies, then the server.
 func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) error {
+	if err := t.Addresses.Check(&h.Facts); err != nil {
+		return err
+	}
 	if err := t.checkPage(h.Request); err != nil {
 		return noReading(err)
 	}

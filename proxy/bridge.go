@@ -57,13 +57,13 @@ type Reporter interface{ Report(cause ws.Cause) }
 
 // A Handshake is a client's request for a socket, as a bridge sees it.
 type Handshake struct {
-	// Facts are what is known of the client. Facts.Request is valid until Open returns, and holds no token.
+	// Facts are what is known of the client. Facts.Request is valid until Open returns, and holds no token. Of what proxies say in its
+	// headers there is nothing left but what is believed.
 	policy.Facts
 
-	Offer     ws.Offer
-	Identity  *auth.Identity // who the client is; nil if the route asks nobody
-	Forwarded bool           // the peer is a trusted proxy: what it says in X-Forwarded-* and Forwarded is kept and added to
-	Reply     Reply
+	Offer    ws.Offer
+	Identity *auth.Identity // who the client is; nil if the route asks nobody
+	Reply    Reply
 
 	Log     *slog.Logger // carries route, connection and client
 	Metrics *metrics.Route

@@ -49,7 +49,7 @@ func TestTheAnswerIsTheBridges(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(_ *parts, b *fakeBridge) {
 		b.open = func(_ context.Context, h *Handshake) error {
-			if !slices.Equal(h.Subprotocols, []string{"v2", "v1"}) || h.Forwarded || h.TLS || h.Client.String() != "127.0.0.1" || h.Request.URL.Path != "/chat" {
+			if !slices.Equal(h.Subprotocols, []string{"v2", "v1"}) || h.TLS || h.Client.String() != "127.0.0.1" || h.Request.URL.Path != "/chat" {
 				t.Errorf("the bridge was shown %+v", h)
 			}
 			h.Reply = Reply{Header: http.Header{"Set-Cookie": {"a=1"}, "Connection": {"close"}}, Subprotocol: "v1", Extensions: "permessage-deflate"}
@@ -72,13 +72,13 @@ func TestTheAnswerIsTheBridges(t *testing.T) {
 
 func TestATrustedProxySpeaksForItsClient(t *testing.T) {
 	t.Parallel()
-	forwarded := make(chan bool, 1)
+	secure := make(chan bool, 1)
 	s := newStage(t, func(c *parts, b *fakeBridge) {
-		c.Trusted = policy.Networks{policy.Loopback()}
-		b.open = func(_ context.Context, h *Handshake) error { forwarded <- h.Forwarded && h.TLS; return nil }
+		c.Proxies.Networks = policy.Networks{policy.Loopback()}
+		b.open = func(_ context.Context, h *Handshake) error { secure <- h.TLS; return nil }
 	})
 	c, _, _ := s.accepted("X-Forwarded-For: 203.0.113.9", "X-Forwarded-Proto: https")
-	if !<-forwarded || c.Facts().Client.String() != "203.0.113.9" || c.Info().Client != "203.0.113.9" {
+	if !<-secure || c.Facts().Client.String() != "203.0.113.9" || c.Info().Client != "203.0.113.9" {
 		t.Errorf("the client is %+v", c.Facts())
 	}
 }

@@ -22,7 +22,7 @@ type Plan struct {
 
 // A Verdict is the answer to one of the questions that are asked of a handshake.
 type Verdict struct {
-	Subject string         // handshake, origin, limit, auth, capacity or backend
+	Subject string         // handshake, address, origin, limit, auth, capacity or backend
 	Text    string         // what is so, or what is wrong and how to mend it
 	Refusal *Refusal       // how the client is answered; nil: it passes
 	Close   *ws.CloseFrame // what tells the client instead of the refusal's status; nil: that does
@@ -42,7 +42,9 @@ func (p *Proxy) Explain(r *http.Request) []Verdict {
 	}
 	h, err := p.handshake(t, r)
 	h.ConnID = unborn
-	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err), p.explainOrigin(t, r)}
+	verdicts := []Verdict{verdict("handshake", "a WebSocket's", err)}
+	verdicts = append(verdicts, explainAddress(t.Addresses, &h.Facts)...)
+	verdicts = append(verdicts, p.explainOrigin(t, h.Request))
 	verdicts = append(verdicts, t.explainLimits(h, false)...)
 	verdicts = append(verdicts, t.explainAuth(h, t.origins.Vouch))
 	verdicts = append(verdicts, t.explainLimits(h, true)...)
@@ -134,15 +136,23 @@ func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict
 	h := p.meet(t, r)
 	h.ConnID = unborn
 	page := Verdict{Subject: "origin", Text: "no Origin header, as in requests that only read"}
-	if err := t.checkPage(r); err != nil {
+	if err := t.checkPage(h.Request); err != nil {
 		page = p.noEntry(noReading(err))
 	} else if r.Header["Origin"] != nil {
-		page = p.explainOrigin(t, r)
+		page = p.explainOrigin(t, h.Request)
 	}
-	return []Verdict{
-		{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}, page,
-		t.explainAuth(h, t.vouch), planned(rs.Plan(h)),
+	verdicts := []Verdict{{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}}
+	verdicts = append(verdicts, explainAddress(t.Addresses, &h.Facts)...)
+	return append(verdicts, page, t.explainAuth(h, t.vouch), planned(rs.Plan(h)))
+}
+
+// explainAddress tells which list and entry decides; nothing, if there is no list.
+func explainAddress(l *policy.AddressList, f *policy.Facts) []Verdict {
+	if l == nil {
+		return nil
 	}
+	reason, err := l.Reason(f)
+	return []Verdict{verdict("address", reason, err)}
 }
 
 // explainLimits has one verdict per rule: the first client of a key is always let in. Late rules are those by who the client is.

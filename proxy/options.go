@@ -9,6 +9,9 @@ import (
 
 // Options are what every kind of route shares: who may come in, how much they may send, and the life of their sockets.
 type Options struct {
+	// The addresses that clients may come from. It holds for requests beside the sockets and for files too, and sockets that are open end
+	// with 1008 when their address is denied.
+	Addresses policy.Addresses `yaml:"addresses"`
 	// Origins of the pages that may open sockets here: `https://app.example.com`, `https://*.example.com`, `http://localhost:*`,
 	// `null`, `self` for pages whose host and port equal the Host header's, or `*` for every page. Default: `self`.
 	Origins []string `yaml:"origins"`
@@ -39,6 +42,7 @@ func DefaultOptions() Options {
 
 // Validate reports what cannot work. It looks and never acts.
 func (o *Options) Validate(at yamlpos.Path, p *yamlpos.Problems) {
+	o.Addresses.Validate(at.Key("addresses"), p)
 	for i, origin := range o.Origins {
 		if err := policy.CheckOrigin(origin); err != nil {
 			p.Add(at.Key("origins").Index(i), "%v", err)

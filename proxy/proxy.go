@@ -134,22 +134,21 @@ func (p *Proxy) handshake(t *terms, r *http.Request) (h *Handshake, err error) {
 
 // meet finds out who sends a request.
 func (p *Proxy) meet(t *terms, r *http.Request) *Handshake {
-	addr, secure := t.Trusted.Client(r)
-	policy.StripCertificates(r.Header)
+	r, from := t.Proxies.Meet(r)
 	h := &Handshake{
 		Facts: policy.Facts{
-			Request: r, ConnID: p.newID(), Client: addr, TLS: secure, Listener: listenerOf(r), Host: routes.Hostname(r.Host), Chains: chainsOf(r),
+			Request: r, ConnID: p.newID(), Client: from.Client, TLS: from.TLS, Listener: listenerOf(r), Host: routes.Hostname(r.Host), Chains: chainsOf(r),
 		},
-		Forwarded: t.Trusted.Trusts(r),
-		Metrics:   p.Metrics,
+		Metrics: p.Metrics,
 	}
-	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, addr})
+	h.Log = slog.New(about{p.Log.Handler(), h.ConnID, from.Client})
 	if conn := door.From(r.Context()); conn.Header() != nil {
 		h.Log = h.Log.With("proxy", conn.Peer().String())
 		if id := conn.Header().Value("unique_id"); id != "" {
 			h.Log = h.Log.With("proxy_id", id)
 		}
 	}
+	doubt(p.Mends, h.Log, p.Route, &from)
 	return h
 }
 
@@ -161,11 +160,21 @@ func chainsOf(r *http.Request) [][]*x509.Certificate {
 	return r.TLS.VerifiedChains
 }
 
+// doubt tells of a trusted proxy that does not say who its client is as it should.
+func doubt(mends *seldom.Log, log *slog.Logger, route string, from *policy.Arrival) {
+	if from.Doubt != "" {
+		mends.Log(log, slog.LevelWarn, seldom.Event{Kind: route + " client header", Detail: from.Doubt}, "client header not believed", "error", from.Doubt)
+	}
+}
+
 // newID names a connection: the node, so that a push from any other can find it, and more than 100 random bits.
 func (p *Proxy) newID() string { return "c_" + p.Node + "_" + strings.ToLower(rand.Text()) }
 
 // admit asks the policies, the cheap ones first.
 func (p *Proxy) admit(ctx context.Context, t *terms, h *Handshake, now time.Time) (place, error) {
+	if err := t.Addresses.Check(&h.Facts); err != nil {
+		return place{}, err
+	}
 	if err := t.origins.Check(h.Request); err != nil {
 		return place{}, forbidden(err)
 	}

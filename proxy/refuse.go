@@ -50,6 +50,9 @@ func answerTo(err error) *Refusal {
 	if r, ok := denied(err); ok {
 		return r
 	}
+	if _, ok := errors.AsType[*policy.Barred](err); ok {
+		return &Refusal{Status: http.StatusForbidden, Reason: "address", Err: err, Body: []byte("clients may not come here from this address\n")}
+	}
 	if e, ok := errors.AsType[*policy.Exceeded](err); ok {
 		return &Refusal{
 			Status: http.StatusTooManyRequests, Header: retryAfter(max(e.RetryAfter, time.Second)), Reason: "limit", Err: err,

@@ -12,12 +12,13 @@ import (
 
 // Terms are what the configuration says of a route. A reload may put others in their place while sockets are open.
 type Terms struct {
-	Kind    string // of the bridge: websocket, tcp or webhook
-	HasHost bool   // the route is bound to hosts
-	Options Options
-	Bridge  Bridge
-	Auth    *auth.Checker // nil: everybody may come in
-	Trusted policy.Networks
+	Kind      string // of the bridge: websocket, tcp or webhook
+	HasHost   bool   // the route is bound to hosts
+	Options   Options
+	Bridge    Bridge
+	Proxies   policy.Proxies
+	Addresses *policy.AddressList // nil: clients may come from everywhere
+	Auth      *auth.Checker       // nil: everybody may come in
 }
 
 // terms are Terms made ready. A socket belongs to those it was admitted under.
@@ -108,30 +109,37 @@ func (p *Proxy) enter(c *Client) {
 	case now != c.terms:
 		c.obey(now)
 	}
-	if err := p.admits(c); err != nil { // what it has proven stopped to count while it shook hands
-		c.End(ws.Cause{Kind: ws.ClientUnproven, Err: err})
+	if cause := p.unwelcome(c); cause != nil { // what it was let in for stopped to count while it shook hands
+		c.End(*cause)
 	}
 }
 
-func (p *Proxy) admits(c *Client) error {
+// unwelcome tells why a client would not be let in now, for what may change while its socket is open; nil: it would.
+func (p *Proxy) unwelcome(c *Client) *ws.Cause {
+	if err := p.terms.Load().Addresses.Check(&c.facts); err != nil {
+		return &ws.Cause{Kind: ws.ClientBarred, Err: err}
+	}
 	if p.Admits == nil {
 		return nil
 	}
-	return p.Admits(&c.facts)
+	if err := p.Admits(&c.facts); err != nil {
+		return &ws.Cause{Kind: ws.ClientUnproven, Err: err}
+	}
+	return nil
 }
 
-// Unproven are the open sockets whose clients Admits refuses now. The caller ends them, each at its time.
-func (p *Proxy) Unproven() []hub.Conn {
+// Unwelcome are the open sockets whose clients would not be let in now, by the kind of cause. The caller ends them, each at its time.
+func (p *Proxy) Unwelcome() map[ws.Kind][]hub.Conn {
 	p.mu.Lock()
 	open := p.openLocked()
 	p.mu.Unlock()
-	var unproven []hub.Conn
+	unwelcome := make(map[ws.Kind][]hub.Conn)
 	for _, c := range open {
-		if p.admits(c) != nil {
-			unproven = append(unproven, c)
+		if cause := p.unwelcome(c); cause != nil {
+			unwelcome[cause.Kind] = append(unwelcome[cause.Kind], c)
 		}
 	}
-	return unproven
+	return unwelcome
 }
 
 // forget is enter's counterpart.

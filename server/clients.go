@@ -51,21 +51,27 @@ func (s *Server) admits(f *policy.Facts) error {
 	return s.now.Load().clients(f.Listener).Check(f.Host, f.Chains)
 }
 
-// unproven is what sockets end with whose clients' certificates count no longer.
-var unproven = ws.Cause{Kind: ws.ClientUnproven}
+// reviews say for the log whose sockets a review ends.
+var reviews = map[ws.Kind]string{
+	ws.ClientUnproven: "closing sockets whose clients' certificates client_ca no longer accepts",
+	ws.ClientBarred:   "closing sockets whose clients' addresses are no longer allowed",
+}
 
-// review ends the sockets whose clients would not be let in any more, for their certificates or for having none. It may be called from
-// any goroutine that Stop waits for.
+// review ends the sockets whose clients would not be let in any more, for their addresses, for their certificates or for having none. It
+// may be called from any goroutine that Stop waits for.
 func (s *Server) review() {
-	var open []hub.Conn
+	open := make(map[ws.Kind][]hub.Conn)
 	now := s.now.Load()
 	for _, r := range now.rows {
-		if r.proxy != nil {
-			open = append(open, r.proxy.Unproven()...)
+		if r.proxy == nil {
+			continue
+		}
+		for kind, conns := range r.proxy.Unwelcome() {
+			open[kind] = append(open[kind], conns...)
 		}
 	}
-	if len(open) > 0 {
-		s.log.Info("closing sockets whose clients' certificates client_ca no longer accepts", "sockets", len(open))
-		s.serving.Go(func() { hub.Spread(s.stopped, open, now.config.Drain, unproven) })
+	for kind, conns := range open {
+		s.log.Info(reviews[kind], "sockets", len(conns))
+		s.serving.Go(func() { hub.Spread(s.stopped, conns, now.config.Drain, ws.Cause{Kind: kind}) })
 	}
 }

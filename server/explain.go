@@ -201,20 +201,24 @@ func (x *explainer) explainCertificate() {
 
 // explainClient tells who the client is, and why.
 func (x *explainer) explainClient() {
-	peer, trusted := policy.Peer(x.request), x.config.TrustedProxies
-	client, _ := trusted.Client(x.request)
-	x.Client = client.String()
-	text, forwarded := x.Client, x.request.Header.Get("X-Forwarded-For") != ""
+	peer, proxies := policy.Peer(x.request), x.config.Proxies()
+	header := x.config.ClientHeader
+	met, from := proxies.Meet(x.request.Clone(x.request.Context()))
+	x.Client = from.Client.String()
+	text, stranger := x.Client, policy.Unbelieved(met)
 	if x.reach.listener.ProxyProtocol {
 		text += ", as the PROXY header of a trusted proxy has to say"
 	}
 	switch {
-	case client != peer:
-		text += fmt.Sprintf(", as X-Forwarded-For of the trusted proxy %s says", peer)
-	case forwarded && !trusted.Trusts(x.request):
-		text += ", whose X-Forwarded-For is not believed: it is not among trusted_proxies"
-	case trusted.Trusts(x.request):
-		text += ", a trusted proxy that names no client in X-Forwarded-For"
+	case from.Named:
+		text += fmt.Sprintf(", as %s of the trusted proxy %s says", header, peer)
+	case from.Trusted:
+		text += ", a trusted proxy that names no client in " + header
+	case stranger != "":
+		text += fmt.Sprintf(", whose %s is not believed, and reaches no backend: it is not among trusted_proxies", stranger)
+	}
+	if from.Doubt != "" {
+		text += "; " + from.Doubt
 	}
 	switch {
 	case x.question.Peer.IsValid():
@@ -245,6 +249,11 @@ func (x *explainer) explainRoute() {
 		parts = append(parts, fmt.Sprintf("%s = %q", c.Name, c.Value))
 	}
 	x.tell("route", Yes, "%s", strings.Join(parts, "; "))
+	if _, err := policy.ReadAddresses([]policy.Addresses{r.Addresses}); err != nil {
+		x.tell("address", Unknown, "%v", err)
+		x.notes = append(x.notes, "if the program knows the file from before, and lets the client in")
+		return
+	}
 	if r.Files != nil {
 		x.explainFiles(r)
 		return
@@ -278,7 +287,9 @@ func (x *explainer) explainFiles(r *config.Route) {
 	case answer.status >= http.StatusBadRequest:
 		x.deny("files", answer.status, "%s", text)
 	default:
-		x.Status = answer.status
+		if x.OK {
+			x.Status = answer.status
+		}
 		x.tell("files", Yes, "%s", text)
 	}
 }
@@ -341,7 +352,9 @@ func (x *explainer) explainGate(r *config.Route, request *http.Request) bool {
 		x.notes = append(x.notes, "the token is put nowhere, as the route looks for none")
 	}
 	x.hide(gate.Auth.Secrets())
-	x.add(stepOf(gate.Explain(request)))
+	for _, v := range gate.Explain(request) {
+		x.add(stepOf(v))
+	}
 	return true
 }
 
@@ -400,6 +413,10 @@ func (x *explainer) plans(r *config.Route) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	addresses, err := policy.ReadAddresses([]policy.Addresses{r.Addresses})
+	if err != nil {
+		return nil, err
+	}
 	asked := make(map[string]auth.Options)
 	for _, name := range r.Auth.Names() {
 		asked[name] = x.config.Authenticators[name]
@@ -408,7 +425,7 @@ func (x *explainer) plans(r *config.Route) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &plan{server: s, generation: &generation{config: x.config, groups: groups, auth: set}}, nil
+	return &plan{server: s, generation: &generation{config: x.config, groups: groups, addresses: addresses, auth: set}}, nil
 }
 
 // sketch is a program that has nothing but its listeners' addresses.

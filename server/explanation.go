@@ -25,7 +25,7 @@ type Explanation struct {
 }
 
 // A Step is one thing that is found out or decided on the way. Its subject is one of listener, certificate, client_ca, client, route,
-// nearest, redirect, handshake, origin, limit, auth, capacity, backend, files and answer.
+// nearest, redirect, handshake, address, origin, limit, auth, capacity, backend, files and answer.
 type Step struct {
 	Subject string   `json:"subject"`
 	Verdict Verdict  `json:"verdict,omitempty"`

@@ -11,6 +11,7 @@ import (
 
 	"bridgehead/config"
 	"bridgehead/hub"
+	"bridgehead/policy"
 	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
@@ -22,16 +23,17 @@ import (
 
 // A generation is what one configuration came to. It does not change once it is in force; what outlives it is shared with the next.
 type generation struct {
-	number  int
-	config  *config.Config
-	certs   *certs.Certs   // nil: no listener speaks TLS
-	tickets *certs.Tickets // nil too then
-	groups  upstream.Groups
-	auth    *auth.Set
-	rows    map[string]*row
-	table   *routes.Table
-	fronts  []*front
-	changed *Diff // from the generation before
+	number    int
+	config    *config.Config
+	certs     *certs.Certs   // nil: no listener speaks TLS
+	tickets   *certs.Tickets // nil too then
+	groups    upstream.Groups
+	addresses *policy.AddressLists
+	auth      *auth.Set
+	rows      map[string]*row
+	table     *routes.Table
+	fronts    []*front
+	changed   *Diff // from the generation before
 }
 
 // A row is one route: a proxy and its bridge, or else another handler.
@@ -59,7 +61,7 @@ func (s *Server) plan(c *config.Config, was *generation) (*plan, error) {
 		number: was.number + 1, config: c, rows: make(map[string]*row), changed: compare(was.config, c),
 	}}
 	p.changed.Generation = p.number
-	for _, step := range []func() error{p.planState, p.planCerts, p.planFronts, p.planGroups, p.planAuth, p.planRoutes} {
+	for _, step := range []func() error{p.planState, p.planCerts, p.planFronts, p.planGroups, p.planAddresses, p.planAuth, p.planRoutes} {
 		if err := step(); err != nil {
 			for _, undo := range p.undo {
 				undo()
@@ -137,6 +139,17 @@ func (p *plan) planGroups() (err error) {
 	return nil
 }
 
+// planAddresses keeps the lists of addresses if none has changed.
+func (p *plan) planAddresses() (err error) {
+	if p.addresses, err = policy.WatchAddresses(p.config.Addresses(), p.was.addresses, p.server.log, p.server.review); err != nil {
+		return err
+	}
+	if p.addresses != p.was.addresses {
+		p.undo = append(p.undo, p.addresses.Close)
+	}
+	return nil
+}
+
 // planAuth keeps the authenticators that are as they were, with the keys that they have fetched.
 func (p *plan) planAuth() (err error) {
 	if p.auth, err = auth.NewSet(p.config.Authenticators, p.was.auth, auth.Setup{Log: p.server.log}); err != nil {
@@ -188,7 +201,7 @@ func (p *plan) planRoutes() error {
 // planRoute keeps what the route has, or makes it anew. change is nil if the route is as it was.
 func (p *plan) planRoute(r *config.Route, change *Change, hasHost bool) (err error) {
 	old := p.was.rows[r.Name]
-	if old != nil && change == nil && (old.proxy == nil && r.Auth.IsNone() || p.sameAround(r)) {
+	if old != nil && change == nil && p.sameAround(r) {
 		p.rows[r.Name] = old
 		return nil
 	}
@@ -220,9 +233,12 @@ func (p *plan) planRoute(r *config.Route, change *Change, hasHost bool) (err err
 // sameAround tells whether nothing else has changed that is a part of an unchanged route's terms. Files that an upstream names may
 // hold something else by now.
 func (p *plan) sameAround(r *config.Route) bool {
+	if r.Files != nil && r.Auth.IsNone() && r.Addresses.IsZero() { // it lets everybody in
+		return true
+	}
 	name, _ := r.Upstream()
-	return p.config.Upstreams[name].TLS == (upstream.TLS{}) && reflect.DeepEqual(p.config.TrustedProxies, p.was.config.TrustedProxies) &&
-		p.pushURL() == p.was.pushURL()
+	return p.config.Upstreams[name].TLS == (upstream.TLS{}) && reflect.DeepEqual(p.config.Proxies(), p.was.config.Proxies()) &&
+		(r.Addresses.IsZero() || p.addresses == p.was.addresses) && p.pushURL() == p.was.pushURL()
 }
 
 // renew puts new terms in the place of a route's old ones.
@@ -263,8 +279,11 @@ func (p *plan) drain(open []hub.Conn, change *Change) {
 	p.drained = append(p.drained, open...)
 }
 
-// releaseFronts has the listeners that next does not have look at no files any more.
-func (g *generation) releaseFronts(next *generation) {
+// unwatch ends the looking at files that may end sockets, as far as next, which may be nil, does not go on with it.
+func (g *generation) unwatch(next *generation) {
+	if next == nil || next.addresses != g.addresses {
+		g.addresses.Close()
+	}
 	for _, f := range g.fronts {
 		if f.clients != nil && (next == nil || !slices.Contains(next.fronts, f)) {
 			f.clients.Close()
@@ -277,7 +296,7 @@ func (g *generation) release(next *generation) {
 	if next == nil {
 		next = new(generation)
 	}
-	g.releaseFronts(next)
+	g.unwatch(next)
 	if g.tickets != nil && next.tickets != g.tickets {
 		g.tickets.Close()
 	}

@@ -25,7 +25,7 @@ func (s *Server) proxyConfig(route string) proxy.Config {
 
 // terms are what the configuration says of a route.
 func (p *plan) terms(r *config.Route, hasHost bool) (proxy.Terms, error) {
-	t := proxy.Terms{HasHost: hasHost, Options: r.Options, Trusted: p.config.TrustedProxies}
+	t := proxy.Terms{HasHost: hasHost, Options: r.Options, Proxies: p.config.Proxies(), Addresses: p.addresses.List(r.Addresses)}
 	var err error
 	if t.Auth, err = p.auth.Checker(r.Auth, r.Require); err != nil {
 		return t, err
@@ -70,14 +70,16 @@ func (p *plan) guarded(r *config.Route, hasHost bool, next http.Handler) (http.H
 	return gate, nil
 }
 
-// gate is nil if the route asks nobody who it is.
+// gate is nil if the route lets everybody in.
 func (p *plan) gate(r *config.Route, hasHost bool) (*proxy.Gate, error) {
 	checker, err := p.auth.Checker(r.Auth, r.Require)
-	if checker == nil || err != nil {
+	addresses := p.addresses.List(r.Addresses)
+	if checker == nil && addresses == nil || err != nil {
 		return nil, err
 	}
 	return proxy.NewGate(proxy.Gate{
-		Route: r.Name, Auth: checker, Trusted: p.config.TrustedProxies, Mends: p.server.mends, Log: p.server.log,
+		Route: r.Name, Proxies: p.config.Proxies(), Addresses: addresses, Auth: checker, Metrics: p.server.metrics.Route(r.Name),
+		Mends: p.server.mends, Log: p.server.log,
 	}, r.Options, hasHost)
 }
 

@@ -205,7 +205,7 @@ func (s *Server) Stop() {
 	for _, f := range now.fronts {
 		f.stop()
 	}
-	now.releaseFronts(nil) // nothing may begin any more
+	now.unwatch(nil) // nothing may begin any more
 	s.serving.Wait()
 	s.loops.Close()
 	now.release(nil)

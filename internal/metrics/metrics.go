@@ -95,7 +95,7 @@ func newFamilies(f promauto.Factory) families {
 		handshakes: counter("handshakes_total", "Handshakes answered, by outcome.", "route", "outcome"),
 		handshakeTimes: histogram("handshake_seconds", "From the request to the answer, the opening of the backend included.",
 			latencyBuckets, "route"),
-		refusals: counter("refusals_total", "Handshakes refused, by reason.", "route", "reason"),
+		refusals: counter("refusals_total", "Handshakes, and requests for no socket, that were refused, by reason.", "route", "reason"),
 		dismissals: counter("refusals_closed_total", "Refused handshakes that were completed and closed, by the code of the Close.",
 			"route", "code"),
 		messages: counter("messages_total", "Messages; in is from the client to the backend.", "route", "direction"),

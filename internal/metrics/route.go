@@ -81,7 +81,7 @@ func (r *Route) Handshake(outcome string, took time.Duration) {
 	r.handshakeTimes.Observe(took.Seconds())
 }
 
-// Refused counts a handshake that was refused, by a word for the reason: origin, limit, capacity, backend and so on.
+// Refused counts a handshake, or a request for no socket, that was refused, by a word for the reason: origin, limit, capacity, backend and so on.
 func (r *Route) Refused(reason string) {
 	if r != nil {
 		r.refusals.WithLabelValues(r.words.bound("reason", reason)).Inc()

@@ -138,10 +138,8 @@ func listed(places []place) string {
 	return strings.Join(texts, ", ")
 }
 
-// fold makes equal what servers take for the same header: they read headers through CGI, where `-`, `_` and `.` become one.
-func fold(name string) string {
-	return strings.NewReplacer("_", "-", ".", "-").Replace(strings.ToLower(name))
-}
+// fold makes equal what servers take for the same header.
+func fold(name string) string { return policy.FoldHeader(name) }
 
 // strip takes all tokens at the place out of a request, which is a copy of the client's.
 func (p place) strip(f *policy.Facts) {

@@ -3,11 +3,9 @@ package relay
 import (
 	"fmt"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
-	"unicode"
 
 	"bridgehead/policy"
 	"bridgehead/proxy"
@@ -16,10 +14,10 @@ import (
 // connectionHeader carries the id under which logs and the API know the socket.
 const connectionHeader = "X-Connection-Id"
 
-// vouched are the headers in which a proxy speaks for its client. Nobody but a trusted proxy is believed in them.
-var vouched = []string{
-	"Forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Server",
-	"X-Real-Ip", connectionHeader, policy.CertificateHeader, policy.CertificateChainHeader,
+// said are the headers in which we speak of the client. Its own are never taken for them; what a trusted proxy says, we add to.
+var said = []string{
+	policy.Forwarded, policy.XForwardedFor, "X-Forwarded-Proto", "X-Forwarded-Host", "X-Real-Ip", connectionHeader,
+	policy.CertificateHeader, policy.CertificateChainHeader,
 }
 
 // owned are the headers that belong to the handshake itself, or to one connection (RFC 9110, section 7.6.1).
@@ -28,18 +26,19 @@ var owned = []string{
 	"Trailer", "Transfer-Encoding", "Content-Length",
 }
 
-// headers is the stated rule for the upstream handshake: the client's headers, without those of its connection and without
-// what only a trusted proxy may say; then ours, which nothing of the client's can delete; then what the configuration says.
+// headers is the stated rule for the upstream handshake: the client's headers, without those of its connection (what only a trusted
+// proxy may say is gone already, by [policy.Proxies.Meet]); then ours, which nothing of the client's can delete; then what the
+// configuration says.
 type headers struct {
 	set    map[string]policy.Template // by canonical name
 	remove []string                   // folded
-	drop   map[string]bool            // folded: never taken from a client, in whatever spelling
+	drop   map[string]bool            // folded: never passed on as it came, in whatever spelling
 }
 
 func newHeaders(o Headers) (*headers, error) {
 	hs := &headers{set: make(map[string]policy.Template, len(o.Set)), drop: make(map[string]bool)}
-	for _, name := range slices.Concat(vouched, owned) {
-		hs.drop[fold(name)] = true
+	for _, name := range slices.Concat(said, owned) {
+		hs.drop[policy.FoldHeader(name)] = true
 	}
 	for name, text := range o.Set {
 		t, err := policy.ParseTemplate(text)
@@ -47,22 +46,12 @@ func newHeaders(o Headers) (*headers, error) {
 			return nil, fmt.Errorf("headers.set.%s: %w", name, err)
 		}
 		hs.set[http.CanonicalHeaderKey(name)] = t
-		hs.drop[fold(name)] = true
+		hs.drop[policy.FoldHeader(name)] = true
 	}
 	for _, name := range o.Remove {
-		hs.remove = append(hs.remove, fold(name))
+		hs.remove = append(hs.remove, policy.FoldHeader(name))
 	}
 	return hs, nil
-}
-
-// fold makes equal what servers take for the same name: they read headers through CGI, where `-`, `_` and `.` become one.
-func fold(name string) string {
-	return strings.Map(func(r rune) rune {
-		if r == '_' || r == '.' {
-			return '-'
-		}
-		return unicode.ToLower(r)
-	}, name)
 }
 
 // withholds tells whether a client's header with that name, folded, is kept from the server.
@@ -74,10 +63,10 @@ var token = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$") // RFC 9110, sec
 
 // checkName refuses names that are none and those that the handshake itself needs.
 func checkName(name string) error {
-	switch f := fold(name); {
+	switch f := policy.FoldHeader(name); {
 	case !token.MatchString(name):
 		return fmt.Errorf("%q is no header name", name)
-	case strings.HasPrefix(f, "sec-websocket-"), slices.ContainsFunc(owned, func(o string) bool { return fold(o) == f }):
+	case strings.HasPrefix(f, "sec-websocket-"), slices.ContainsFunc(owned, func(o string) bool { return policy.FoldHeader(o) == f }):
 		return fmt.Errorf("%s belongs to the handshake and cannot be changed", name)
 	}
 	return nil
@@ -86,10 +75,10 @@ func checkName(name string) error {
 // of gives the Host and the other headers for a client's upstream handshake.
 func (hs *headers) of(h *proxy.Handshake) (host string, header http.Header) {
 	r := h.Request
-	header = make(http.Header, len(r.Header)+len(vouched))
+	header = make(http.Header, len(r.Header)+len(said))
 	ofConnection := connectionTokens(r.Header)
 	for name, values := range r.Header {
-		f := fold(name)
+		f := policy.FoldHeader(name)
 		if !hs.withholds(f) && !ofConnection[f] && !strings.HasPrefix(f, "sec-websocket-") {
 			header[name] = values
 		}
@@ -117,49 +106,27 @@ func connectionTokens(h http.Header) map[string]bool {
 	tokens := make(map[string]bool)
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			tokens[fold(strings.TrimSpace(name))] = true
+			tokens[policy.FoldHeader(strings.TrimSpace(name))] = true
 		}
 	}
 	return tokens
 }
 
-// forward says who the client is (RFC 7239, and the older X-Forwarded headers). What a trusted proxy said before us is kept.
+// forward says who the client is (RFC 7239, and the older X-Forwarded headers). What is believed of what proxies said before us is kept.
 func forward(header http.Header, h *proxy.Handshake) {
-	peer, proto := policy.Peer(h.Request), "http"
-	if h.TLS {
-		proto = "https"
+	was, peer, proto := h.Request.Header, policy.Peer(h.Request), policy.Scheme(h.TLS)
+	host := h.Request.Host
+	if before := was.Get("X-Forwarded-Host"); before != "" {
+		host = before
 	}
-	element := "for=" + forwardedNode(peer) + ";host=" + quoted(h.Request.Host) + ";proto=" + proto
-	header.Set("X-Forwarded-Host", h.Request.Host)
-	header.Set(connectionHeader, h.ConnID)
-	var before, elements []string
-	if h.Forwarded {
-		before = h.Request.Header.Values("X-Forwarded-For")
-		elements = h.Request.Header.Values("Forwarded")
-		if host := h.Request.Header.Get("X-Forwarded-Host"); host != "" {
-			header.Set("X-Forwarded-Host", host)
-		}
-	}
+	element := policy.Element(peer, h.Request.Host, proto)
+	header.Set("X-Forwarded-Host", host)
 	header.Set("X-Forwarded-Proto", proto)
-	header.Set("X-Forwarded-For", strings.Join(append(slices.Clone(before), peer.String()), ", "))
-	header.Set("Forwarded", strings.Join(append(slices.Clone(elements), element), ", "))
+	header.Set(policy.XForwardedFor, strings.Join(append(slices.Clone(was.Values(policy.XForwardedFor)), peer.String()), ", "))
+	header.Set(policy.Forwarded, strings.Join(append(slices.Clone(was.Values(policy.Forwarded)), element), ", "))
 	header.Set("X-Real-Ip", h.Client.String())
+	header.Set(connectionHeader, h.ConnID)
 	if cert := h.Certificate(); cert != nil {
 		header.Set(policy.CertificateHeader, policy.EncodeCertificate(cert))
 	}
-}
-
-// forwardedNode writes an address as RFC 7239, section 6, wants it.
-func forwardedNode(peer netip.Addr) string {
-	if peer.Is6() {
-		return `"[` + peer.String() + `]"`
-	}
-	return peer.String()
-}
-
-func quoted(s string) string {
-	if token.MatchString(s) {
-		return s
-	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }

@@ -191,7 +191,7 @@ func httpURL(to *url.URL) *url.URL {
 func (hs *headers) trailer(r *http.Request) http.Header {
 	var trailer http.Header
 	for name := range r.Trailer {
-		if f := fold(name); checkName(name) == nil && !hs.withholds(f) {
+		if checkName(name) == nil && !hs.withholds(policy.FoldHeader(name)) {
 			if trailer == nil {
 				trailer = make(http.Header)
 			}

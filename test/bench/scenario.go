@@ -17,6 +17,8 @@ type scenario struct {
 	secure bool
 	stream bool // toward a byte stream
 
+	policies bool // the product with every policy beside the product without any, and nobody else
+
 	connections, size, burst int
 }
 
@@ -37,6 +39,10 @@ var scenarios = []scenario{
 	{name: "wss-16k", what: "16 KiB, 64 sockets", kind: load.Echo, secure: true, connections: 64, size: 16 << 10, burst: 1},
 	{name: "wss-1m", what: "1 MiB, 8 sockets", kind: load.Echo, secure: true, connections: 8, size: 1 << 20, burst: 1},
 	{name: "tcp-64", what: "ws to a TCP stream, 64 B, 64 sockets", kind: load.Echo, stream: true, connections: 64, size: 64, burst: 1},
+	{
+		name: "policies-ws-64", what: "64 B, 64 sockets, with every limit and a token, beside none; the ratio is to `policies off`", kind: load.Echo,
+		policies: true, connections: 64, size: 64, burst: 1,
+	},
 	{name: "handshake-ws", what: "open, 101, Close, end; 8 at a time", kind: load.Handshake, connections: 8},
 	{name: "handshake-wss", what: "the same with a full TLS handshake", kind: load.Handshake, secure: true, connections: 8},
 	{name: "idle-ws", what: "memory of a socket and its backend connection", kind: load.Idle, size: idleSize, burst: 1},
@@ -63,6 +69,8 @@ func (o *options) scenarios() (picked []scenario) {
 // suits reports whether a proxy can be measured with the scenario, and differs there from what it is a variant of.
 func (s scenario) suits(p proxies.Proxy) bool {
 	switch {
+	case s.policies || p.Policies:
+		return s.policies && p.Policies
 	case s.stream:
 		return p.Stream
 	case p.Large:
@@ -76,7 +84,7 @@ func (s scenario) suits(p proxies.Proxy) bool {
 func (s scenario) spec(o options) load.Spec {
 	spec := load.Spec{
 		Kind: s.kind, Path: "/", Connections: s.connections, Size: s.size, Burst: s.burst,
-		Warmup: o.warmup, Duration: o.duration, Stall: stall, Settle: o.settle,
+		Token: s.token(), Warmup: o.warmup, Duration: o.duration, Stall: stall, Settle: o.settle,
 	}
 	if s.stream {
 		spec.Path = "/stream"
@@ -85,4 +93,12 @@ func (s scenario) spec(o options) load.Spec {
 		spec.Connections = o.idle
 	}
 	return spec
+}
+
+// token lets the clients in where the product asks who they are.
+func (s scenario) token() string {
+	if !s.policies {
+		return ""
+	}
+	return proxies.Token(time.Now().Add(time.Hour))
 }

@@ -127,6 +127,7 @@ func (s *suite) prepare(ctx context.Context) (err error) {
 // choose finds the programs to measure.
 func (s *suite) choose(ctx context.Context, program string) {
 	candidates := []proxies.Proxy{proxies.Ours(product, program)}
+	candidates = append(candidates, proxies.Policies(program)...)
 	for _, line := range s.with {
 		candidates = append(candidates, proxies.Ours(product+", "+line, program, line))
 	}
@@ -146,7 +147,7 @@ func (s *suite) choose(ctx context.Context, program string) {
 		}
 		p.Program = path
 		s.proxies = append(s.proxies, p)
-		if !p.Large {
+		if !p.Large && !p.Policies {
 			s.found = append(s.found, title)
 		}
 	}
@@ -231,7 +232,7 @@ func (s *suite) contenders(ctx context.Context, sc scenario, echo int, addresses
 			c.spec.Address, c.spec.CA = c.running.Secure, filepath.Join(s.dir, "cert.pem")
 		}
 	}
-	if !sc.secure && !sc.stream && sc.kind != load.Idle {
+	if !sc.secure && !sc.stream && !sc.policies && sc.kind != load.Idle {
 		c := &contender{name: direct, spec: sc.spec(s.options)}
 		c.spec.Address, c.spec.Echo, c.spec.Core = addresses.WebSocket, echo, -1
 		all = append(all, c)

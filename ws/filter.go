@@ -22,8 +22,8 @@ func protocolError(reason string) error { return &ProtocolError{CodeProtocolErro
 type Filter struct {
 	FromClient   bool   // the peer is a client: its frames must be masked, a server's must not be (RFC 6455, section 5.1)
 	Deflate      bool   // permessage-deflate was negotiated: RSV1 may stand on the first frame of a message (RFC 7692, section 6)
+	MaxFragments int32  // the most frames of one message, checked before a frame passes; 0: no limit
 	MaxMessage   int64  // greatest sum of the payload lengths of a message, in bytes on the wire, checked before a frame passes; 0: no limit
-	MaxFragments int    // the most frames of one message, checked before a frame passes; 0: no limit
 	Strip        bool   // toward a byte stream: the payload of data frames alone passes, unmasked. Otherwise frames pass as they came
 	CheckText    bool   // text messages must be UTF-8, checked while they stream; not to be combined with Deflate
 	Only         Opcode // Text or Binary: data messages of the other type are an error; 0: both pass
@@ -34,7 +34,7 @@ type Filter struct {
 
 	left      int64   // bytes of the current data frame's payload that did not pass yet
 	size      int64   // declared payload bytes of the current message
-	fragments int     // frames of the current message
+	fragments int32   // frames of the current message
 	key       [4]byte // of the current data frame
 	pos       uint8   // in the key
 	fin       bool    // the current data frame is its message's last

@@ -97,7 +97,7 @@ func filterOf(bits uint16) Filter {
 		MaxMessage: []int64{0, 0, 20, 200}[bits>>4&3],
 		Only:       []Opcode{0, 0, 0, 0, 0, 0, Text, Binary}[bits>>6&7],
 	}
-	f.MaxFragments = []int{0, 0, 1, 3}[bits>>10&3]
+	f.MaxFragments = []int32{0, 0, 1, 3}[bits>>10&3]
 	if bits>>9&1 != 0 {
 		f.Control = swallow
 	}

@@ -28,7 +28,7 @@ type reference struct {
 	inside bool   // a message is open
 	text   []byte // of the open message
 	size   int64
-	pieces int // of the open message
+	pieces int32 // of the open message
 }
 
 // expect tells what a filter with these settings is to make of the stream. Control lets passes decide.

@@ -76,9 +76,7 @@ type loopLink struct {
 	loop   *reactor.Loop
 	ends   [sides]loopEnd
 
-	stream  bool
-	message ws.Opcode
-	linger  time.Duration
+	linger time.Duration
 
 	clocks clocks
 	timer  reactor.Timer
@@ -88,6 +86,9 @@ type loopLink struct {
 	leave  *parting    // nil before Close
 	nudged atomic.Bool // a look at the outbox is on its way to the loop
 	pushed bool        // there may be something in the outbox
+
+	stream  bool
+	message ws.Opcode
 }
 
 // A loopEnd is one side: what it sends goes through its filter. What waits to be sent to it stands in its output.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -84,7 +85,7 @@ func (s *Socket) bound(f *ws.Filter, from side) {
 		return
 	}
 	b := s.Grant.Bounds(policy.Bounds{MessageSize: int64(o.MessageSize)})
-	f.MaxMessage, f.MaxFragments = b.MessageSize, b.Fragments
+	f.MaxMessage, f.MaxFragments = b.MessageSize, int32(min(b.Fragments, math.MaxInt32))
 }
 
 // trafficOf is what a chunk from the client counts for.

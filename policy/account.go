@@ -28,10 +28,11 @@ type account struct {
 	place     int       // among the idle accounts, if none is open
 	recovered time.Time // when it will be as good as new, if none is open
 
-	mu       sync.Mutex // guards the following
-	messages bucket
-	bytes    bucket
-	clock    time.Time // the latest time seen: callers read theirs before they wait for the lock
+	drawn atomic.Pointer[Rule] // by which the meters have drawn ahead; set under mu
+
+	mu    sync.Mutex // guards the following, but for what the meters have drawn ahead
+	sent  meters     // what clients send
+	clock time.Time  // the latest time seen: callers read theirs before they wait for the lock
 }
 
 // admits tells why one more socket would exceed the rule.
@@ -48,22 +49,23 @@ func (a *account) admits(r *Rule, now time.Time) *Exceeded {
 	return nil
 }
 
-// take charges the account by debt; the answer is the pause until it is out of debt, or the reason to close.
-func (a *account) take(messages, bytes int, now time.Time) (time.Duration, *Exceeded) {
+// charge counts what its clients have sent, by debt; the answer is the pause until the account is out of debt, or the reason to close.
+func (a *account) charge(t Traffic, now time.Time) (time.Duration, *Exceeded) {
 	rule := a.ledger.rule.Load()
-	if rule.Messages.IsOff() && rule.Bytes.IsOff() {
-		return 0, nil
+	if a.drawn.Load() == rule {
+		if t = a.sent.spend(rule, t); t == (Traffic{}) {
+			return 0, nil
+		}
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now = a.tickLocked(now)
-	pause := charge(&a.messages, rule.Messages, messages, now)
-	what, limit := "messages", rule.Messages
-	if p := charge(&a.bytes, rule.Bytes, bytes, now); p > pause {
-		pause, what, limit = p, "bytes", rule.Bytes
+	if a.drawn.Load() != rule { // what was drawn by another may be more than this one allows
+		a.sent.forfeit()
+		a.drawn.Store(rule)
 	}
+	pause, what, rate := a.sent.charge(rule, t, a.tickLocked(now))
 	if pause > 0 && rule.OnExceed == Close {
-		return 0, &Exceeded{Rule: "per " + rule.Per, What: what, Limit: limit.String(), RetryAfter: pause}
+		return 0, &Exceeded{Rule: "per " + rule.Per, What: what, Limit: rate.String(), RetryAfter: pause}
 	}
 	return pause, nil
 }
@@ -76,8 +78,7 @@ func (a *account) debt(now time.Time) time.Duration {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	now = a.tickLocked(now)
-	return max(a.messages.debt(rule.Messages, now), a.bytes.debt(rule.Bytes, now))
+	return a.sent.debt(rule, a.tickLocked(now))
 }
 
 // tickLocked makes time go forward only.
@@ -100,5 +101,5 @@ func charge(b *bucket, r unit.Rate, n int, now time.Time) time.Duration {
 func (a *account) recovery(now time.Time) time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return now.Add(max(a.connects.full(now), a.messages.full(now), a.bytes.full(now)))
+	return now.Add(max(a.connects.full(now), a.sent.full(now)))
 }

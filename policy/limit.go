@@ -12,7 +12,7 @@ import (
 // Exceeded says which rule a client has exceeded.
 type Exceeded struct {
 	Rule       string        // `per client.ip`
-	What       string        // the key of the rule: connections, connect_rate, messages or bytes
+	What       string        // the key of the rule: connections, connect_rate, messages, bytes or frames
 	Limit      string        // what the rule allows: `256 open`, `50/s`
 	RetryAfter time.Duration // when it would pass again; 0 is not known: when one of the client's sockets ends
 	Hint       string        // a likely mistake in the configuration, or ""
@@ -166,31 +166,4 @@ func (g *Grant) Release() {
 	if g != nil {
 		g.store.release(g, time.Now())
 	}
-}
-
-// Take counts what one read has brought. It is paid by debt: what came passes, and pause says how long not to read on. The error is
-// an [*Exceeded] if a rule says close.
-func (g *Grant) Take(messages, bytes int, now time.Time) (pause time.Duration, err error) {
-	if g == nil {
-		return 0, nil
-	}
-	for _, a := range *g.accounts.Load() {
-		p, exceeded := a.take(messages, bytes, now)
-		if exceeded != nil {
-			err = exceeded
-		}
-		pause = max(pause, p)
-	}
-	return pause, err
-}
-
-// Debt is how long it takes, by the rules as they are now, until all that was taken by the clients of the same keys is paid.
-func (g *Grant) Debt(now time.Time) (pause time.Duration) {
-	if g == nil {
-		return 0
-	}
-	for _, a := range *g.accounts.Load() {
-		pause = max(pause, a.debt(now))
-	}
-	return pause
 }

@@ -203,6 +203,11 @@ func TestDefaultRules(t *testing.T) {
 	})
 }
 
+// Take is Charge of whole messages.
+func (g *Grant) Take(messages, bytes int, now time.Time) (time.Duration, error) {
+	return g.Charge(Traffic{Messages: messages, Bytes: bytes}, now)
+}
+
 func TestTakeThrottlesByDebt(t *testing.T) {
 	t.Parallel()
 	tests := []struct {

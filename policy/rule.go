@@ -7,7 +7,7 @@ import (
 	"bridgehead/internal/yamlpos"
 )
 
-// What a rule does about a client that exceeds its messages or bytes.
+// What a rule does about a client that exceeds its messages, bytes or frames.
 const (
 	Throttle = "throttle" // the client is not read until it is within its rate again; TCP pushes back
 	Close    = "close"    // the socket is closed with 1008
@@ -26,7 +26,13 @@ type Rule struct {
 	Messages unit.Rate `yaml:"messages"`
 	// How many bytes the client may send, such as `4MiB/s`.
 	Bytes unit.Rate `yaml:"bytes"`
-	// What happens beyond messages and bytes: `throttle` stops reading from the client until it is within its rate again, `close`
+	// How many frames the client may send, of every kind: fragments, pings, pongs and the Close too.
+	Frames unit.Rate `yaml:"frames"`
+	// The most fragments of one message; more close the socket with 1008. 0 is no limit.
+	Fragments int `yaml:"fragments"`
+	// The largest message, where that is less than the socket's `message_size`; a larger one closes the socket with 1009.
+	MessageSize unit.Size `yaml:"message_size"`
+	// What happens beyond messages, bytes and frames: `throttle` stops reading from the client until it is within its rate again, `close`
 	// closes the socket with 1008.
 	OnExceed string `yaml:"on_exceed"`
 	// Networks whose clients this rule does not count: CIDRs, addresses, `private`, `loopback`.
@@ -55,17 +61,21 @@ func (r *Rule) Validate(at yamlpos.Path, p *yamlpos.Problems) {
 	if r.Connections < 0 {
 		p.Add(at.Key("connections"), "must not be negative; 0 is no limit")
 	}
+	if r.Fragments < 0 {
+		p.Add(at.Key("fragments"), "must not be negative; 0 is no limit")
+	}
 	for _, rate := range []struct {
 		key  string
 		rate unit.Rate
-	}{{"connect_rate", r.ConnectRate}, {"messages", r.Messages}, {"bytes", r.Bytes}} {
+	}{{"connect_rate", r.ConnectRate}, {"messages", r.Messages}, {"bytes", r.Bytes}, {"frames", r.Frames}} {
 		if !rate.rate.IsOff() && rate.rate.Burst < 1 {
 			p.Add(at.Key(rate.key).Key("burst"), "must be 1 at least, else nothing passes; leave it out for the number in rate")
 		}
 	}
-	nothing := r.Connections == 0 && r.ConnectRate.IsOff() && r.Messages.IsOff() && r.Bytes.IsOff()
+	nothing := r.Connections == 0 && r.ConnectRate.IsOff() && r.Messages.IsOff() && r.Bytes.IsOff() && r.Frames.IsOff() &&
+		r.Fragments == 0 && r.MessageSize == 0
 	if nothing && !p.Within(at) {
-		p.Add(at, "limits nothing: give connections, connect_rate, messages or bytes")
+		p.Add(at, "limits nothing: give connections, connect_rate, messages, bytes, frames, fragments or message_size")
 	}
 	if r.OnExceed != "" {
 		p.OneOf(at.Key("on_exceed"), r.OnExceed, Throttle, Close)

@@ -192,8 +192,17 @@ func countText(c policy.Count) string {
 	if !c.Rule.Bytes.IsOff() {
 		traffic = append(traffic, c.Rule.Bytes.String()+" bytes")
 	}
+	if !c.Rule.Frames.IsOff() {
+		traffic = append(traffic, c.Rule.Frames.String()+" frames")
+	}
 	if len(traffic) > 0 {
 		most = append(most, strings.Join(traffic, " and ")+" ("+c.Rule.OnExceed+")")
+	}
+	if c.Rule.Fragments > 0 {
+		most = append(most, fmt.Sprintf("%d fragments a message", c.Rule.Fragments))
+	}
+	if c.Rule.MessageSize > 0 {
+		most = append(most, c.Rule.MessageSize.String()+" a message")
 	}
 	return fmt.Sprintf("per %s = %s: at most %s", c.Rule.Per, c.Key, strings.Join(most, ", "))
 }

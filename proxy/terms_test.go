@@ -47,7 +47,7 @@ func TestOpenSocketsObeyNewTerms(t *testing.T) {
 	if size := c.Options().MessageSize; size != 7 {
 		t.Errorf("the message size is %s, want 7", size)
 	}
-	if pause, err := c.Grant.Take(3, 0, time.Now()); pause < time.Second || err != nil {
+	if pause, err := c.Grant.Charge(policy.Traffic{Messages: 3}, time.Now()); pause < time.Second || err != nil {
 		t.Errorf("a rule that came later pauses the socket for %s, %v", pause, err)
 	}
 	if resp, _, _ := s.ask(); resp.StatusCode != 429 { // the open socket is counted

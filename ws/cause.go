@@ -48,8 +48,9 @@ const (
 	ClientEncoding                  // the client's text is not UTF-8
 	ClientContent                   // the client's message holds what its framing forbids
 	ClientTooBig                    // the client's message is too big
-	ClientRate                      // the client exceeded a message or byte rate whose rule says close
+	ClientRate                      // the client exceeded a rate of what it sends whose rule says close
 	ClientBarred                    // the client's address is not allowed any more
+	ClientFragments                 // the client's message has too many fragments
 	ClientUnproven                  // what the client has proven, such as its certificate, is not accepted any more
 	BackendClosed                   // the backend ended in good order
 	BackendGone                     // the backend's connection vanished without a Close
@@ -92,6 +93,7 @@ var effects = [...]effect{
 	ClientTooBig:    {"client message too big", ByLimit, CodeTooBig, CodeGoingAway, "message too big"},
 	ClientRate:      {"client rate", ByLimit, CodePolicyViolation, CodeGoingAway, "rate limit exceeded"},
 	ClientBarred:    {"client barred", ByGateway, CodePolicyViolation, CodeGoingAway, "address not allowed"},
+	ClientFragments: {"client fragments", ByLimit, CodePolicyViolation, CodeGoingAway, "too many fragments"},
 	ClientUnproven:  {"client unproven", ByGateway, CodePolicyViolation, CodeGoingAway, "credentials no longer accepted"},
 	BackendClosed:   {"backend closed", ByBackend, CodeNormal, CodeNormal, ""},
 	BackendGone:     {"backend gone", ByBackend, CodeBadGateway, 0, "backend gone"},

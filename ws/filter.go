@@ -4,7 +4,7 @@ import "fmt"
 
 // A ProtocolError says how a peer broke the protocol.
 type ProtocolError struct {
-	Code   Code   // what the peer is to be told: 1002, 1003, 1007 or 1009
+	Code   Code   // what the peer is to be told: 1002, 1003, 1007, 1008 or 1009
 	Reason string // for the Close frame and the log
 }
 
@@ -16,33 +16,35 @@ func protocolError(reason string) error { return &ProtocolError{CodeProtocolErro
 // A Filter watches the frames that one peer sends while they pass on to the other: it checks, counts and limits them in flight,
 // and tells its driver where something may be put between. It works in place on the driver's buffer and keeps nothing but an
 // incomplete header or control frame, so that a frame streams through however long it is. The fields are set before the first
-// Pass; MaxMessage may change between two. A Filter is not safe for concurrent use.
+// Pass; MaxMessage and MaxFragments may change between two. A Filter is not safe for concurrent use.
 //
 // How a stream is cut into chunks changes nothing in what passes, which events come and how it ends.
 type Filter struct {
-	FromClient bool   // the peer is a client: its frames must be masked, a server's must not be (RFC 6455, section 5.1)
-	Deflate    bool   // permessage-deflate was negotiated: RSV1 may stand on the first frame of a message (RFC 7692, section 6)
-	MaxMessage int64  // greatest sum of the payload lengths of a message, in bytes on the wire, checked before a frame passes; 0: no limit
-	Strip      bool   // toward a byte stream: the payload of data frames alone passes, unmasked. Otherwise frames pass as they came
-	CheckText  bool   // text messages must be UTF-8, checked while they stream; not to be combined with Deflate
-	Only       Opcode // Text or Binary: data messages of the other type are an error; 0: both pass
+	FromClient   bool   // the peer is a client: its frames must be masked, a server's must not be (RFC 6455, section 5.1)
+	Deflate      bool   // permessage-deflate was negotiated: RSV1 may stand on the first frame of a message (RFC 7692, section 6)
+	MaxFragments int32  // the most frames of one message, checked before a frame passes; 0: no limit
+	MaxMessage   int64  // greatest sum of the payload lengths of a message, in bytes on the wire, checked before a frame passes; 0: no limit
+	Strip        bool   // toward a byte stream: the payload of data frames alone passes, unmasked. Otherwise frames pass as they came
+	CheckText    bool   // text messages must be UTF-8, checked while they stream; not to be combined with Deflate
+	Only         Opcode // Text or Binary: data messages of the other type are an error; 0: both pass
 
 	// Control is called for each complete ping and pong with its payload, unmasked, which it must neither change nor keep. It
 	// returns whether the frame passes on; with Strip none does. nil lets all pass.
 	Control func(op Opcode, payload []byte) bool
 
-	left int64   // bytes of the current data frame's payload that did not pass yet
-	size int64   // declared payload bytes of the current message
-	key  [4]byte // of the current data frame
-	pos  uint8   // in the key
-	fin  bool    // the current data frame is its message's last
-	open bool    // a data message has begun and not ended
-	text bool    // and is text to be checked
-	over bool    // a Close or an error ended the stream
-	utf8 UTF8
-	kept uint8       // how much of held is
-	held *incomplete // kept from the last chunk; nil: nothing ever was
-	err  error
+	left      int64   // bytes of the current data frame's payload that did not pass yet
+	size      int64   // declared payload bytes of the current message
+	fragments int32   // frames of the current message
+	key       [4]byte // of the current data frame
+	pos       uint8   // in the key
+	fin       bool    // the current data frame is its message's last
+	open      bool    // a data message has begun and not ended
+	text      bool    // and is text to be checked
+	over      bool    // a Close or an error ended the stream
+	utf8      UTF8
+	kept      uint8       // how much of held is
+	held      *incomplete // kept from the last chunk; nil: nothing ever was
+	err       error
 }
 
 // An incomplete header or control frame.
@@ -57,6 +59,7 @@ type Passed struct {
 	// never reported: whether it is such a place was known from what went before.
 	Frame, Message int
 
+	Frames   int         // frames whose header, or all of whose bytes if they are control frames, ended in this chunk; dropped ones too
 	Messages int         // data messages that ended in this chunk
 	Bytes    int         // data payload that passed, in bytes on the wire
 	Close    *CloseFrame // the peer's Close: the last thing in Out, but for Strip; what came behind it was discarded
@@ -166,6 +169,8 @@ func (f *Filter) check(h *Header) error {
 		return &ProtocolError{CodeUnsupportedData, "text message where only binary is taken"}
 	case h.Opcode == Binary && f.Only == Text:
 		return &ProtocolError{CodeUnsupportedData, "binary message where only text is taken"}
+	case f.MaxFragments > 0 && h.Opcode == Continuation && f.fragments >= f.MaxFragments:
+		return &ProtocolError{CodePolicyViolation, fmt.Sprintf("message of more than %d fragments", f.MaxFragments)}
 	case f.MaxMessage > 0 && h.Length > f.MaxMessage-f.size:
 		return &ProtocolError{CodeTooBig, fmt.Sprintf("message longer than %d bytes", f.MaxMessage)}
 	}
@@ -181,8 +186,11 @@ func (f *Filter) begin(c *cursor, p *Passed, h *Header, size int) error {
 	}
 	if h.Opcode != Continuation {
 		f.open = true
+		f.fragments = 0
 		f.text = f.CheckText && h.Opcode == Text
 	}
+	p.Frames++
+	f.fragments++
 	f.fin = h.Fin
 	f.size += h.Length
 	f.left = h.Length
@@ -256,6 +264,7 @@ func (f *Filter) boundary(c *cursor, p *Passed) {
 
 // control takes a whole control frame: the header h and what follows it at the end of frame.
 func (f *Filter) control(c *cursor, p *Passed, h *Header, frame []byte) error {
+	p.Frames++
 	payload := frame[len(frame)-int(h.Length):]
 	if h.Opcode == Close {
 		return f.close(c, p, h, frame, payload)

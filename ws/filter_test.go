@@ -36,6 +36,7 @@ func drive(t *testing.T, f Filter, stream []byte, cut func() int, want outcome) 
 		before := len(got.out)
 		got.out = append(got.out, p.Out...)
 		got.messages += p.Messages
+		got.counted += p.Frames
 		got.bytes += p.Bytes
 		if p.Frame != last(want.frames, before, len(got.out)) || p.Message != last(want.places, before, len(got.out)) {
 			t.Fatalf("Frame %d, Message %d for Out %d to %d; frames end at %v, messages at %v",
@@ -82,8 +83,8 @@ func compare(t *testing.T, f Filter, stream []byte, seed uint64) {
 }
 
 func settings(f Filter) string {
-	return fmt.Sprintf("FromClient %t, Deflate %t, MaxMessage %d, Strip %t, CheckText %t, Only %d, Control %t",
-		f.FromClient, f.Deflate, f.MaxMessage, f.Strip, f.CheckText, f.Only, f.Control != nil)
+	return fmt.Sprintf("FromClient %t, Deflate %t, MaxMessage %d, MaxFragments %d, Strip %t, CheckText %t, Only %d, Control %t",
+		f.FromClient, f.Deflate, f.MaxMessage, f.MaxFragments, f.Strip, f.CheckText, f.Only, f.Control != nil)
 }
 
 // filterOf makes the settings that some bits stand for.
@@ -96,6 +97,7 @@ func filterOf(bits uint16) Filter {
 		MaxMessage: []int64{0, 0, 20, 200}[bits>>4&3],
 		Only:       []Opcode{0, 0, 0, 0, 0, 0, Text, Binary}[bits>>6&7],
 	}
+	f.MaxFragments = []int32{0, 0, 1, 3}[bits>>10&3]
 	if bits>>9&1 != 0 {
 		f.Control = swallow
 	}
@@ -233,6 +235,8 @@ func TestFilterRules(t *testing.T) {
 		{"a declared length too big lets no byte pass", Filter{MaxMessage: 2}, "82 03 01 02 03", "", 1009},
 		{"fragments are added up", Filter{MaxMessage: 2}, "02 01 01 80 02 02 03", "02 01 01", 1009},
 		{"a message of the greatest size passes", Filter{MaxMessage: 2}, "02 01 01 80 01 02 82 02 03 04", "02 01 01 80 01 02 82 02 03 04", 0},
+		{"one fragment too many passes not a byte", Filter{MaxFragments: 2}, "01 00 89 00 00 01 61 80 01 62", "01 00 89 00 00 01 61", 1008},
+		{"each message has its fragments", Filter{MaxFragments: 2}, "01 00 80 00 01 00 80 00 82 00", "01 00 80 00 01 00 80 00 82 00", 0},
 		{"text where only binary is taken", Filter{Only: Binary}, "82 00 81 00", "82 00", 1003},
 		{"binary where only text is taken", Filter{Only: Text}, "81 00 82 00", "81 00", 1003},
 		{"Strip: payload alone, unmasked", Filter{FromClient: true, Strip: true},

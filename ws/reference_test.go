@@ -13,6 +13,7 @@ type outcome struct {
 	events          []string // the calls of Control
 	frames, places  []int    // offsets in out where a control frame, a data message may be put
 	messages, bytes int
+	counted         int // frames
 	closed          string
 	err             string
 	midFrame        bool
@@ -27,6 +28,7 @@ type reference struct {
 	inside bool   // a message is open
 	text   []byte // of the open message
 	size   int64
+	pieces int32 // of the open message
 }
 
 // expect tells what a filter with these settings is to make of the stream. Control lets passes decide.
@@ -132,12 +134,15 @@ func (r *reference) rules(op Opcode, n uint64, lengths int, masked, compressed b
 		r.fail(1003, "text message where only binary is taken")
 	case op == 2 && r.Only == 1:
 		r.fail(1003, "binary message where only text is taken")
+	case r.MaxFragments > 0 && op == 0 && r.pieces == r.MaxFragments:
+		r.fail(1008, "message of more than %d fragments", r.MaxFragments)
 	case r.MaxMessage > 0 && int64(n) > r.MaxMessage-r.size:
 		r.fail(1009, "message longer than %d bytes", r.MaxMessage)
 	}
 }
 
 func (r *reference) control(op Opcode, head, payload, frame []byte) {
+	r.got.counted++
 	if op != Close {
 		passes := r.Control == nil
 		if r.Control != nil {
@@ -173,8 +178,10 @@ func (r *reference) control(op Opcode, head, payload, frame []byte) {
 
 func (r *reference) data(op Opcode, fin bool, head, payload, wire []byte, whole bool) {
 	if op != Continuation {
-		r.open, r.text = op, nil
+		r.open, r.text, r.pieces = op, nil, 0
 	}
+	r.got.counted++
+	r.pieces++
 	r.inside = true
 	if !r.Strip {
 		r.got.out = append(r.got.out, head...)

@@ -25,6 +25,7 @@ var told = map[ws.Kind]struct {
 	ws.ClientTooBig:    {1009, 1001, "message too big"},
 	ws.ClientRate:      {1008, 1001, "rate limit exceeded"},
 	ws.ClientBarred:    {1008, 1001, "address not allowed"},
+	ws.ClientFragments: {1008, 1001, "too many fragments"},
 	ws.ClientUnproven:  {1008, 1001, "credentials no longer accepted"},
 	ws.BackendClosed:   {1000, 1000, ""},
 	ws.BackendGone:     {1014, 0, "backend gone"},

@@ -138,7 +138,7 @@ func (e *end) takeEarly() []byte {
 // pass moves one chunk from one side to the other. It reports false when nothing more is to be read from that side.
 func (l *copyLink) pass(from, to *end, chunk []byte) (more bool) {
 	now := time.Now()
-	from.filter.MaxMessage = l.socket.maxMessage(from.side)
+	l.socket.bound(&from.filter, from.side)
 	passed, offence := from.filter.Pass(chunk)
 	l.life.came(from.side, passed.Messages > 0, now)
 	var first bool
@@ -157,10 +157,10 @@ func (l *copyLink) pass(from, to *end, chunk []byte) (more bool) {
 		l.life.busy[from.side].Store(true) // for good: it is not read any more
 		l.closing(to, *l.first.Load(), first)
 		return false
-	case from.side == backend || passed.Bytes+passed.Messages == 0:
+	case from.side == backend:
 		return true
 	}
-	if err := l.socket.charge(passed.Messages, passed.Bytes, now, l.life); err != nil {
+	if err := l.socket.charge(trafficOf(passed), now, l.life); err != nil {
 		l.socket.EndBy(err)
 		return false
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/gorilla/websocket"
+
+	"bridgehead/ws"
 )
 
 const (
@@ -59,22 +61,52 @@ func (a *answered) Write(p []byte) (int, error) {
 	return a.Conn.Write(p)
 }
 
-// observed is the connection as gorilla sees it: early bytes first, and every read is a sign of life.
-type observed struct {
+// A screened connection is what gorilla reads: early bytes first, and all of it past the socket's filter, which counts frames and
+// bounds messages before gorilla keeps any of them. What offends is an error behind all that came before it.
+type screened struct {
 	net.Conn
-	early []byte
-	seen  func()
+	early  []byte
+	filter ws.Filter
+	offend error // the rest of what there is to read
+
+	before func() error     // called before each read; its error ends the reading
+	bound  func(*ws.Filter) // called between a read and what is made of it
+	passed func(ws.Passed)  // told what came of it
 }
 
-func (o *observed) Read(p []byte) (int, error) {
-	if len(o.early) > 0 {
-		n := copy(p, o.early)
-		o.early = o.early[n:]
-		return n, nil
-	}
-	n, err := o.Conn.Read(p)
-	if n > 0 {
-		o.seen()
+// Read gives whatever has passed, and waits if that is nothing. p has room for what the filter keeps back, and more: gorilla reads into
+// nothing smaller than what it leaves free in its buffer.
+func (s *screened) Read(p []byte) (n int, err error) {
+	for n == 0 && err == nil && len(p) > 0 {
+		n, err = s.read(p)
 	}
 	return n, err
+}
+
+func (s *screened) read(p []byte) (int, error) {
+	if s.offend != nil {
+		return 0, s.offend
+	}
+	if err := s.before(); err != nil {
+		return 0, err
+	}
+	held := s.filter.Held(p)
+	n, err := s.readConn(p[held:])
+	if n == 0 {
+		return 0, err
+	}
+	s.bound(&s.filter)
+	var passed ws.Passed
+	passed, s.offend = s.filter.Pass(p[:held+n])
+	s.passed(passed)
+	return copy(p, passed.Out), err // nothing is left out before it, so it lies there already
+}
+
+func (s *screened) readConn(p []byte) (n int, err error) {
+	if len(s.early) == 0 {
+		return s.Conn.Read(p)
+	}
+	n = copy(p, s.early)
+	s.early = s.early[n:]
+	return n, nil
 }

@@ -15,9 +15,17 @@ import (
 // admit gives a grant under one rule for messages: one at once, then one in so long.
 func admit(t *testing.T, each time.Duration, onExceed string) *policy.Grant {
 	t.Helper()
-	limiter, err := policy.NewStore(10).Limiter("test", []policy.Rule{{
-		Per: "client.ip", Messages: unit.Rate{Rate: 1 / each.Seconds(), Burst: 1}, OnExceed: onExceed,
-	}})
+	return admitUnder(t, policy.Rule{Messages: one(each), OnExceed: onExceed})
+}
+
+// one is a rate: one at once, then one in so long.
+func one(each time.Duration) unit.Rate { return unit.Rate{Rate: 1 / each.Seconds(), Burst: 1} }
+
+// admitUnder gives a grant under one rule.
+func admitUnder(t *testing.T, rule policy.Rule) *policy.Grant {
+	t.Helper()
+	rule.Per = "client.ip"
+	limiter, err := policy.NewStore(10).Limiter("test", []policy.Rule{rule})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -99,6 +99,8 @@ func offenceCause(from side, err error) ws.Cause {
 		kind = ws.BackendProtocol
 	case code == ws.CodeTooBig:
 		kind = ws.ClientTooBig
+	case code == ws.CodePolicyViolation:
+		kind = ws.ClientFragments
 	case code == ws.CodeInvalidPayload:
 		kind = ws.ClientEncoding
 	case code == ws.CodeUnsupportedData:

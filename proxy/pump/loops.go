@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"bridgehead/internal/reactor"
+	"bridgehead/policy"
 	"bridgehead/ws"
 )
 
@@ -75,9 +76,7 @@ type loopLink struct {
 	loop   *reactor.Loop
 	ends   [sides]loopEnd
 
-	stream  bool
-	message ws.Opcode
-	linger  time.Duration
+	linger time.Duration
 
 	clocks clocks
 	timer  reactor.Timer
@@ -87,6 +86,9 @@ type loopLink struct {
 	leave  *parting    // nil before Close
 	nudged atomic.Bool // a look at the outbox is on its way to the loop
 	pushed bool        // there may be something in the outbox
+
+	stream  bool
+	message ws.Opcode
 }
 
 // A loopEnd is one side: what it sends goes through its filter. What waits to be sent to it stands in its output.
@@ -279,7 +281,7 @@ func (l *loopLink) finished(e *loopEnd, err error) {
 // pass moves one chunk from one side to the other.
 func (l *loopLink) pass(from *loopEnd, chunk []byte) {
 	now := l.loop.Now()
-	from.filter.MaxMessage = l.socket.maxMessage(from.side)
+	l.socket.bound(&from.filter, from.side)
 	passed, offence := from.filter.Pass(chunk)
 	l.clocks.came(from.side, passed.Messages > 0, now)
 	first := passed.Close != nil && l.first == nil
@@ -295,8 +297,8 @@ func (l *loopLink) pass(from *loopEnd, chunk []byte) {
 	case passed.Close != nil:
 		from.ended = true
 		l.closing(l.other(from), first)
-	case from.side == client && passed.Bytes+passed.Messages > 0 && l.leave == nil:
-		l.charge(passed.Messages, passed.Bytes, now)
+	case from.side == client && l.leave == nil:
+		l.charge(trafficOf(passed), now)
 	}
 }
 
@@ -318,8 +320,8 @@ func (l *loopLink) deliver(from *loopEnd, passed ws.Passed) {
 }
 
 // charge counts what one read brought against the limits of the client, which is not read until it is out of debt.
-func (l *loopLink) charge(messages, bytes int, now time.Time) {
-	pause, err := l.socket.Grant.Take(messages, bytes, now)
+func (l *loopLink) charge(t policy.Traffic, now time.Time) {
+	pause, err := l.socket.Grant.Charge(t, now)
 	if err != nil {
 		l.ends[client].ended = true
 		l.socket.End(ws.Cause{Kind: ws.ClientRate, Err: err})

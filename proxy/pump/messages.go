@@ -12,6 +12,7 @@ import (
 
 	"github.com/gorilla/websocket"
 
+	"bridgehead/policy"
 	"bridgehead/ws"
 )
 
@@ -23,6 +24,7 @@ type Messages struct {
 	conn   *websocket.Conn
 	life   *life
 	served chan struct{} // closed when Serve has returned
+	frames int           // that came and are not charged yet; Serve's goroutine has it
 
 	mu       sync.Mutex  // held while a message or a ping is written
 	emptying atomic.Bool // somebody empties the outbox
@@ -32,10 +34,11 @@ type Messages struct {
 func NewMessages(s *Socket) *Messages {
 	m := &Messages{socket: s, served: make(chan struct{}), life: newLife(s)}
 	m.out = &paced{Conn: s.Conn, options: s.Options}
-	m.conn = serverConn(&observed{Conn: m.out, early: s.Early, seen: m.seen})
+	m.conn = serverConn(&screened{
+		Conn: m.out, early: s.Early, filter: newFilter(s, client, false), before: m.settle, bound: m.bound, passed: m.passed,
+	})
 	m.conn.SetPongHandler(func(string) error { return nil }) // any bytes are life, a pong's too
 	m.conn.SetCloseHandler(func(int, string) error { return nil })
-	m.limit()
 	m.life.ping[client] = m.ping
 	m.life.begin()
 	s.Early = nil
@@ -43,13 +46,29 @@ func NewMessages(s *Socket) *Messages {
 	return m
 }
 
-// seen is called by the goroutine that reads, between a read and what is made of it.
-func (m *Messages) seen() {
+// bound is called between a read and what is made of it: what bounds messages may have changed while the read waited.
+func (m *Messages) bound(f *ws.Filter) { m.socket.bound(f, client) }
+
+// passed notes what a read has brought. Messages and bytes count when they are handled.
+func (m *Messages) passed(p ws.Passed) {
 	m.life.came(client, false, time.Now())
-	m.limit() // it may have changed while the read waited
+	m.frames += p.Frames
 }
 
-func (m *Messages) limit() { m.conn.SetReadLimit(int64(m.socket.Options().MessageSize)) }
+// settle charges, before more is read, the frames that no message was charged with: pings, and fragments of one that is not whole.
+func (m *Messages) settle() error {
+	if m.frames == 0 || m.socket.Ending.Given() {
+		return nil
+	}
+	return m.charge(0, 0, time.Now())
+}
+
+// charge counts messages and bytes against the limits of the client, and the frames that came meanwhile.
+func (m *Messages) charge(messages, bytes int, now time.Time) error {
+	t := policy.Traffic{Frames: m.frames, Messages: messages, Bytes: bytes}
+	m.frames = 0
+	return m.socket.charge(t, now, m.life)
+}
 
 // ping does not wait for a message that is being written.
 func (m *Messages) ping(payload [8]byte) (sent bool) {
@@ -58,7 +77,7 @@ func (m *Messages) ping(payload [8]byte) (sent bool) {
 	}
 	defer m.mu.Unlock()
 	if err := m.conn.WriteControl(websocket.PingMessage, payload[:], time.Time{}); err != nil {
-		m.socket.EndBy(m.writeCause(err))
+		m.socket.EndBy(writeCause(err))
 	}
 	return true
 }
@@ -118,7 +137,7 @@ func (m *Messages) take(msg ws.Message, handle func(ws.Message) error) error {
 	if err != nil {
 		return err
 	}
-	return m.socket.charge(1, len(msg.Data), now, m.life)
+	return m.charge(1, len(msg.Data), now)
 }
 
 // Write sends one message and waits until the socket has taken it. Its error is a ws.Cause, for End.
@@ -126,7 +145,7 @@ func (m *Messages) Write(msg ws.Message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.conn.WriteMessage(int(msg.Op), msg.Data); err != nil {
-		return m.writeCause(err)
+		return writeCause(err)
 	}
 	m.life.moved(time.Now())
 	m.socket.Counters.Out(1, len(msg.Data))
@@ -185,22 +204,14 @@ func readCause(err error) ws.Cause {
 	if closed, ok := errors.AsType[*websocket.CloseError](err); ok && closed.Code != websocket.CloseAbnormalClosure {
 		return ws.Cause{Kind: ws.ClientClosed, Code: ws.Code(closed.Code), Reason: closed.Text}
 	}
-	kind := ws.ClientProtocol // what is left when the network is not to blame
-	switch {
-	case errors.Is(err, websocket.ErrReadLimit):
-		kind = ws.ClientTooBig
-	case ofNetwork(err):
-		kind = ws.ClientGone
+	if ofNetwork(err) {
+		return ws.Cause{Kind: ws.ClientGone, Err: err}
 	}
-	return ws.Cause{Kind: kind, Err: err}
+	return offenceCause(client, err)
 }
 
-// writeCause says why a write failed. If that is for a Close that gorilla sent by itself, to a client that broke a rule, it waits
-// for Serve to say which.
-func (m *Messages) writeCause(err error) ws.Cause {
-	if errors.Is(err, websocket.ErrCloseSent) {
-		<-m.socket.Ending.Done()
-	}
+// writeCause says why a write failed.
+func writeCause(err error) ws.Cause {
 	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() { // gorilla hides os.ErrDeadlineExceeded
 		return ws.Cause{Kind: ws.ClientSlow, Err: err}
 	}

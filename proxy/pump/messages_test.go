@@ -97,12 +97,12 @@ func TestMessagesEnd(t *testing.T) {
 		{"close without a code", func(p *peer) { p.send(true, ws.Close, "") }, nothing, ws.ClientClosed, ws.CodeNoStatus, ""},
 		{"not UTF-8", func(p *peer) { p.send(true, ws.Text, "\xff") }, nothing, ws.ClientEncoding, 1007, "text is not UTF-8"},
 		{"half a rune", func(p *peer) { p.send(true, ws.Text, "\xe2\x82") }, nothing, ws.ClientEncoding, 1007, "text is not UTF-8"},
-		{"too big", func(p *peer) { p.send(true, ws.Binary, strings.Repeat("x", 101)) }, nothing, ws.ClientTooBig, 1009, ""},
+		{"too big", func(p *peer) { p.send(true, ws.Binary, strings.Repeat("x", 101)) }, nothing, ws.ClientTooBig, 1009, "message too big"},
 		{"too big in fragments", func(p *peer) {
 			p.send(false, ws.Binary, strings.Repeat("x", 60))
 			p.send(true, ws.Continuation, strings.Repeat("x", 60))
-		}, nothing, ws.ClientTooBig, 1009, ""},
-		{"unmasked", func(p *peer) { p.masked = false; p.send(true, ws.Text, "x"); p.masked = true }, nothing, ws.ClientProtocol, 1002, "bad MASK"},
+		}, nothing, ws.ClientTooBig, 1009, "message too big"},
+		{"unmasked", func(p *peer) { p.masked = false; p.send(true, ws.Text, "x"); p.masked = true }, nothing, ws.ClientProtocol, 1002, "protocol error"},
 		{"gone", func(p *peer) { p.Close() }, nothing, ws.ClientGone, 0, ""},
 		{"gone inside a message", func(p *peer) { p.send(false, ws.Text, "x"); p.Close() }, nothing, ws.ClientGone, 0, ""},
 		{"reset", func(p *peer) { abort(p.Conn) }, nothing, ws.ClientGone, 0, ""},
@@ -177,7 +177,7 @@ func TestMessagesWriteAndFlushAtOnce(t *testing.T) {
 	}
 }
 
-// A client that breaks a rule while it is written to is ended for that: a Write that meets the Close which says so waits for it.
+// A client that breaks a rule while it is written to gets what is written, and behind it the Close that says so.
 func TestMessagesBrokenWhileWriting(t *testing.T) {
 	t.Parallel()
 	o := quiet()
@@ -187,18 +187,15 @@ func TestMessagesBrokenWhileWriting(t *testing.T) {
 	close(r.driven)
 	r.client.send(true, ws.Text, "eleven bytes")
 	cause := r.msgs.Serve(func(ws.Message) error { return nil })
-	wrote := make(chan error, 1)
-	go func() { wrote <- r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("x")}) }()
-	select {
-	case err := <-wrote:
-		t.Errorf("Write returned %v before the socket had ended", err)
-	case <-time.After(50 * time.Millisecond):
+	if err := r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("x")}); err != nil {
+		t.Errorf("before the Close: %v", err)
 	}
 	r.socket.End(cause)
-	if err := <-wrote; err == nil {
+	r.client.want(true, ws.Text, "x")
+	r.client.wantClose(1009, "message too big")
+	if err := r.msgs.Write(ws.Message{Op: ws.Text, Data: []byte("x")}); err == nil {
 		t.Error("wrote after a Close")
 	}
-	r.client.wantClose(1009, "")
 	r.client.wantEnd()
 	r.wantCause(ws.ClientTooBig)
 }

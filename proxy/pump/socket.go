@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync/atomic"
@@ -76,12 +77,20 @@ func (s *Socket) count(from side, messages, bytes int) {
 	}
 }
 
-// maxMessage is the largest message that a side may send now.
-func (s *Socket) maxMessage(from side) int64 {
-	if from == client {
-		return int64(s.Options().MessageSize)
+// bound tells the filter of a side what one message may be now.
+func (s *Socket) bound(f *ws.Filter, from side) {
+	o := s.Options()
+	if from == backend {
+		f.MaxMessage = int64(o.BackendMessageSize)
+		return
 	}
-	return int64(s.Options().BackendMessageSize)
+	b := s.Grant.Bounds(policy.Bounds{MessageSize: int64(o.MessageSize)})
+	f.MaxMessage, f.MaxFragments = b.MessageSize, int32(min(b.Fragments, math.MaxInt32))
+}
+
+// trafficOf is what a chunk from the client counts for.
+func trafficOf(p ws.Passed) policy.Traffic {
+	return policy.Traffic{Frames: p.Frames, Messages: p.Messages, Bytes: p.Bytes}
 }
 
 // Go runs f in a goroutine of the socket's. A panic in it is logged and ends this socket alone.
@@ -112,8 +121,8 @@ func causeOf(err error) ws.Cause {
 
 // charge counts what one read brought against the limits of the client, and waits as long as these ask for. Its error is the
 // ws.Cause to end with when a limit says so.
-func (s *Socket) charge(messages, bytes int, now time.Time, life *life) error {
-	pause, err := s.Grant.Take(messages, bytes, now)
+func (s *Socket) charge(t policy.Traffic, now time.Time, life *life) error {
+	pause, err := s.Grant.Charge(t, now)
 	if err != nil {
 		return ws.Cause{Kind: ws.ClientRate, Err: err}
 	}

@@ -42,6 +42,20 @@ func TestSmoke(t *testing.T) {
 	}
 }
 
+// The scenario of policies compares the product with itself.
+func TestSmokeOfPolicies(t *testing.T) {
+	t.Parallel()
+	var stdout, stderr bytes.Buffer
+	args := []string{"-run", "^policies-ws-64$", "-peers", "^$", "-rounds", "1", "-duration", "50ms", "-warmup", "10ms"}
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit code %d: %s%s", code, stdout.String(), stderr.String())
+	}
+	want := `(?m)^policies-ws-64 +policies off +[\d.]+ µs +1.00 .*\n +policies on +[\d.]+ µs +[\d.]+ .*$`
+	if !regexp.MustCompile(want).MatchString(stdout.String()) {
+		t.Errorf("no lines are like %s in:\n%s", want, stdout.String())
+	}
+}
+
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -73,8 +87,10 @@ func TestSuits(t *testing.T) {
 		"idle-ws":       "bridgehead, nginx, nginx 64k, haproxy, caddy",
 
 		"idle-webhook-ws": "bridgehead, pushpin", "idle-webhook-wss": "bridgehead",
+		"policies-ws-64": "policies off, policies on",
 	}
 	all := append([]proxies.Proxy{proxies.Ours(product, "")}, proxies.Peers()...)
+	all = append(all, proxies.Policies("")...)
 	for _, sc := range scenarios {
 		var some []string
 		for _, p := range all {

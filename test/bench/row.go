@@ -17,7 +17,7 @@ type row struct {
 
 	cost   figure // nanoseconds of processor time a round trip, or bytes a socket; empty without a proxy
 	memory bool   // the cost is bytes
-	ratio  figure // of the cost to nginx's in the same round; empty if that is not known
+	ratio  figure // of the cost to nginx's, or that of `policies off`, in the same round; empty if that is not known
 
 	rate              figure // round trips a second
 	p50, p99          figure // nanoseconds
@@ -89,9 +89,9 @@ func (c *contender) memory(name, what string, step func(load.Result) int64) row 
 	return r
 }
 
-// relate sets the ratios of rows of one scenario to its row of nginx, if there is one.
+// relate sets the ratios of rows of one scenario to its row of nginx, or of the product without policies, if there is one.
 func relate(some []row) {
-	i := slices.IndexFunc(some, func(r row) bool { return r.name == proxies.Nginx && r.err == nil })
+	i := slices.IndexFunc(some, func(r row) bool { return (r.name == proxies.Nginx || r.name == proxies.PoliciesOff) && r.err == nil })
 	if i < 0 {
 		return
 	}

@@ -19,6 +19,8 @@ type scenario struct {
 	webhook bool // toward an HTTP application
 	loops   bool // the product alone, by the number of its loops; all processes use all cores
 
+	policies bool // the product with every policy beside the product without any, and nobody else
+
 	connections, size, burst int
 }
 
@@ -42,6 +44,10 @@ var scenarios = []scenario{
 	{name: "tcp-64", what: "ws to a TCP stream, 64 B, 64 sockets", kind: load.Echo, stream: true, connections: 64, size: 64, burst: 1},
 	{name: "webhook-64", what: "ws to an HTTP application, 64 B, a POST a message", kind: load.Echo, webhook: true, connections: 64, size: 64, burst: 1},
 	{name: "webhook-64-pipelined", what: "the same, 16 messages at once", kind: load.Echo, webhook: true, connections: 64, size: 64, burst: 16},
+	{
+		name: "policies-ws-64", what: "64 B, 64 sockets, with every limit and a token, beside none; the ratio is to `policies off`", kind: load.Echo,
+		policies: true, connections: 64, size: 64, burst: 1,
+	},
 	{name: "handshake-ws", what: "open, 101, Close, end; 8 at a time", kind: load.Handshake, connections: 8},
 	{name: "handshake-wss", what: "the same with a full TLS handshake", kind: load.Handshake, secure: true, connections: 8},
 	{name: "idle-ws", what: "memory of a socket and its backend connection", kind: load.Idle, size: idleSize, burst: 1},
@@ -70,6 +76,8 @@ func (o *options) scenarios() (picked []scenario) {
 // suits reports whether a proxy can be measured with the scenario, and differs there from what it is a variant of.
 func (s scenario) suits(p proxies.Proxy) bool {
 	switch {
+	case s.policies || p.Policies:
+		return s.policies && p.Policies
 	case s.stream:
 		return p.Stream
 	case s.webhook:
@@ -85,7 +93,7 @@ func (s scenario) suits(p proxies.Proxy) bool {
 func (s scenario) spec(o options) load.Spec {
 	spec := load.Spec{
 		Kind: s.kind, Path: "/", Connections: s.connections, Size: s.size, Burst: s.burst,
-		Warmup: o.warmup, Duration: o.duration, Stall: stall, Settle: o.settle,
+		Token: s.token(), Warmup: o.warmup, Duration: o.duration, Stall: stall, Settle: o.settle,
 	}
 	switch {
 	case s.stream:
@@ -97,4 +105,12 @@ func (s scenario) spec(o options) load.Spec {
 		spec.Connections = o.idle
 	}
 	return spec
+}
+
+// token lets the clients in where the product asks who they are.
+func (s scenario) token() string {
+	if !s.policies {
+		return ""
+	}
+	return proxies.Token(time.Now().Add(time.Hour))
 }

@@ -129,6 +129,7 @@ func (s *suite) prepare(ctx context.Context) (err error) {
 // choose finds the programs to measure.
 func (s *suite) choose(ctx context.Context) {
 	candidates := []proxies.Proxy{proxies.Ours(product, s.product)}
+	candidates = append(candidates, proxies.Policies(s.product)...)
 	for _, line := range s.with {
 		candidates = append(candidates, proxies.Ours(product+", "+line, s.product, line))
 	}
@@ -148,7 +149,7 @@ func (s *suite) choose(ctx context.Context) {
 		}
 		p.Program = path
 		s.proxies = append(s.proxies, p)
-		if !p.Large {
+		if !p.Large && !p.Policies {
 			s.found = append(s.found, title)
 		}
 	}
@@ -237,7 +238,7 @@ func (s *suite) contenders(ctx context.Context, sc scenario, echo int, addresses
 			c.spec.Address, c.spec.CA = c.running.Secure, filepath.Join(s.dir, "cert.pem")
 		}
 	}
-	if !sc.secure && !sc.stream && !sc.webhook && sc.kind != load.Idle {
+	if !sc.secure && !sc.stream && !sc.webhook && !sc.policies && sc.kind != load.Idle {
 		c := &contender{name: direct, spec: sc.spec(s.options)}
 		c.spec.Address, c.spec.Echo, c.spec.Core = addresses.WebSocket, echo, -1
 		all = append(all, c)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"bridgehead/test/bench/proxies"
 )
 
 // A report is what the program prints.
@@ -53,7 +55,7 @@ func (r *report) print(w io.Writer, markdown bool) error {
 func (r *report) failure() error {
 	var errs []error
 	for _, row := range r.rows {
-		if row.err != nil && (row.name == product || row.scenario == loops) {
+		if row.err != nil && (slices.Contains([]string{product, proxies.PoliciesOff, proxies.PoliciesOn}, row.name) || row.scenario == loops) {
 			errs = append(errs, fmt.Errorf("%s: %w", row.scenario, row.err))
 		}
 	}

@@ -30,6 +30,9 @@ type dialer struct {
 func newDialer(s Spec) (*dialer, error) {
 	d := &dialer{address: s.Address, key: ws.NewKey()}
 	request := ws.Request{Host: s.Address, Target: s.Path, Key: d.key, Header: map[string][]string{"Origin": {"http://" + s.Address}}}
+	if s.Token != "" {
+		request.Header.Set("Authorization", "Bearer "+s.Token)
+	}
 	if s.CA != "" {
 		pem, err := os.ReadFile(s.CA)
 		if err != nil {

@@ -25,6 +25,7 @@ type Spec struct {
 	Kind    string
 	Address string // host:port
 	Path    string
+	Token   string // sent in the Authorization header; "": none is
 	CA      string // a PEM file with the server's authority: speak TLS; "": do not
 
 	Connections int

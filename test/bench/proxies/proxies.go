@@ -33,10 +33,11 @@ type Proxy struct {
 	template string   // of the configuration file; "" if it needs none
 	extra    []string // lines of the configuration
 
-	Stream  bool // can bridge to a byte stream
-	Webhook bool // can bridge to an HTTP application
-	Relay   bool // can relay to a WebSocket server, with TLS in front and without
-	Large   bool // a variant of another whose difference shows only with larger messages
+	Stream   bool // can bridge to a byte stream
+	Webhook  bool // can bridge to an HTTP application
+	Relay    bool // can relay to a WebSocket server, with TLS in front and without
+	Policies bool // the product with every policy, or without any
+	Large    bool // a variant of another whose difference shows only with larger messages
 }
 
 // Ours is the product, with further lines of configuration.

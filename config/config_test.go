@@ -217,7 +217,7 @@ defaults:
 	if !reflect.DeepEqual(a.Limits, builtIn.Limits) || !reflect.DeepEqual(a.Origins, []string{"https://example.com"}) {
 		t.Errorf("limits built in, origins of the defaults: %+v", a.Options)
 	}
-	if want := []policy.Rule{{Per: "client.ip", Connections: 2, OnExceed: policy.Throttle}}; !reflect.DeepEqual(b.Limits, want) {
+	if want := []policy.Rule{{Per: []string{"client.ip"}, Connections: 2, OnExceed: policy.Throttle}}; !reflect.DeepEqual(b.Limits, want) {
 		t.Errorf("limits %+v, want %+v: a list replaces", b.Limits, want)
 	}
 	if len(b.Origins) != 0 {

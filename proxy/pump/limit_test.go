@@ -16,7 +16,7 @@ import (
 func admit(t *testing.T, each time.Duration, onExceed string) *policy.Grant {
 	t.Helper()
 	limiter, err := policy.NewStore(10).Limiter("test", []policy.Rule{{
-		Per: "client.ip", Messages: unit.Rate{Rate: 1 / each.Seconds(), Burst: 1}, OnExceed: onExceed,
+		Per: []string{"client.ip"}, Messages: unit.Rate{Rate: 1 / each.Seconds(), Burst: 1}, OnExceed: onExceed,
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -23,9 +23,22 @@ func failed(r *http.Request, err error) bool {
 
 // try authenticates a client, and counts it if it fails.
 func (t *terms) try(ctx context.Context, h *Handshake, vouch func(*http.Request) error) error {
-	err := t.authenticate(ctx, h, vouch)
-	if failed(h.Request, err) {
-		t.limiter.Fail(&h.Facts, time.Now())
+	before := h.Facts // with the tokens, as rules have seen them
+	return judge(t.limiter, &before, t.authenticate(ctx, h, vouch))
+}
+
+// judge counts a client that has failed. If its key has come into a penalty meanwhile it hears of that alone, whatever it has brought: many
+// guesses at once tell no more than one after the other.
+func judge(l *policy.Limiter, f *policy.Facts, err error) error {
+	if err != nil && !failed(f.Request, err) {
+		return err
+	}
+	now := time.Now()
+	if punished := l.Spare(f, now); punished != nil {
+		return punished
+	}
+	if err != nil {
+		l.Fail(f, now)
 	}
 	return err
 }

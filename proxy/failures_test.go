@@ -59,6 +59,44 @@ func TestWhoFailsTooOftenIsNotAskedAnyMore(t *testing.T) {
 	s.counted(`refusals_total{reason="penalty",route="chat"} 3`, `refusals_total{reason="authentication refused",route="chat"} 3`)
 }
 
+// A token that is right tells nothing if it came among too many that are wrong.
+func TestGuessesAtOnceTellNoMoreThanOneAfterTheOther(t *testing.T) {
+	t.Parallel()
+	here, on := make(chan bool), make(chan bool)
+	s := newStage(t, func(p *parts, _ *fakeBridge) {
+		p.Auth = askedBy(t, nil, func(w http.ResponseWriter, r *http.Request) {
+			if byName(w, r); r.Header.Get("Authorization") == "ann" {
+				here <- true
+				<-on
+			}
+		})
+		p.Options.Limits = []policy.Rule{twice()}
+	})
+	status := make(chan int, 1)
+	go func() {
+		r, _ := http.NewRequest("GET", s.server.URL+"/chat", nil)
+		r.Header = http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Sec-Websocket-Version": {"13"},
+			"Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}, "Authorization": {"ann"}}
+		resp, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Error(err)
+			status <- 0
+			return
+		}
+		resp.Body.Close()
+		status <- resp.StatusCode
+	}()
+	await(t, here)
+	for range 3 {
+		s.ask("Authorization: eve")
+	}
+	close(on)
+	if got := await(t, status); got != http.StatusTooManyRequests {
+		t.Errorf("the right one among the wrong ones: %d", got)
+	}
+	s.isFree()
+}
+
 func TestWhatIsAFailure(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -157,7 +195,7 @@ func TestAGatePunishesFailures(t *testing.T) {
 		told = append(told, v.Subject+": "+v.Text)
 	}
 	const want = "limit: per client.ip = 192.0.2.1: at most "
-	if len(told) != 2 || !strings.HasPrefix(told[0], want) || !strings.Contains(told[0], "refused for 10m0s, and twice as long each time, up to 1h0m0s") {
+	if len(told) != 2 || !strings.HasPrefix(told[0], want) || !strings.Contains(told[0], "(beyond them refused for 10m, twice as long each time, up to 1h)") {
 		t.Errorf("%q", told)
 	}
 }

@@ -33,13 +33,12 @@ func NewGate(g Gate, o Options, hasHost bool) (*Gate, error) {
 // ServeHTTP asks who sends the request.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f, _, err := g.admit(r)
-	if err == nil {
+	before := *f
+	before.Request = r // with its tokens, as rules have seen it
+	if err = judge(g.Limits, &before, err); err == nil {
 		w.Header().Add("Vary", "Authorization, Cookie") // what is cached is for this client
 		g.Next.ServeHTTP(w, f.Request)
 		return
-	}
-	if failed(r, err) {
-		g.Limits.Fail(f, time.Now())
 	}
 	refused := refusal(err)
 	log := g.Log.With("route", g.Route, "client", f.Client.String())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
 	"bridgehead/policy/auth"
 )
@@ -48,5 +49,6 @@ func keyText(c policy.Count, asked *auth.Checker) string {
 }
 
 func failuresText(r *policy.Rule) string {
-	return fmt.Sprintf("%s failures, beyond which it is refused for %s, and twice as long each time, up to %s", r.Failures, r.Penalty, r.MaxPenalty)
+	return fmt.Sprintf("%s failures (beyond them refused for %s, twice as long each time, up to %s)",
+		r.Failures, yamlpos.Duration(r.Penalty), yamlpos.Duration(r.MaxPenalty))
 }

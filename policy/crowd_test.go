@@ -89,10 +89,11 @@ func TestANetworkInDebtPushesOutItself(t *testing.T) {
 			}
 		}
 		passed := 0
-		for range 2 {
-			for i := range 1 << 16 {
-				passed += spend(t, l, from(subnet64(i)), 4)
-			}
+		for i := range 1 << 16 {
+			passed += spend(t, l, from(subnet64(i)), 4)
+		}
+		for i := range 1 << 10 { // those that were forgotten first come again
+			passed += spend(t, l, from(subnet64(i)), 4)
 		}
 		if n := s.Len(); n > 10_000 {
 			t.Errorf("%d accounts", n)
@@ -172,7 +173,7 @@ func TestAFloodFromEverywhere(t *testing.T) {
 			t.Fatalf("%d handshakes passed", n)
 		}
 		random := rand.New(rand.NewPCG(1, 2))
-		for range 200_000 {
+		for range 20_000 {
 			a := netip.AddrFrom4([4]byte{byte(random.Uint32() % 190), byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())})
 			if n := spend(t, l, from(a.String()), 1); n != 1 {
 				t.Fatalf("%s is refused", a)

@@ -338,7 +338,9 @@ func (x *explainer) explainGate(r *config.Route, request *http.Request) bool {
 		x.notes = append(x.notes, "the token is put nowhere, as the route looks for none")
 	}
 	x.hide(gate.Auth.Secrets())
-	x.add(stepOf(gate.Explain(request)))
+	for _, v := range gate.Explain(request) {
+		x.add(stepOf(v))
+	}
 	return true
 }
 

@@ -76,8 +76,12 @@ func (p *plan) gate(r *config.Route, hasHost bool) (*proxy.Gate, error) {
 	if checker == nil || err != nil {
 		return nil, err
 	}
+	limits, err := p.server.limits.Limiter(r.Name, r.Limits)
+	if err != nil {
+		return nil, err
+	}
 	return proxy.NewGate(proxy.Gate{
-		Route: r.Name, Auth: checker, Trusted: p.config.TrustedProxies, Mends: p.server.mends, Log: p.server.log,
+		Route: r.Name, Auth: checker, Limits: limits, Trusted: p.config.TrustedProxies, Mends: p.server.mends, Log: p.server.log,
 	}, r.Options, hasHost)
 }
 

@@ -217,7 +217,9 @@ defaults:
 	if !reflect.DeepEqual(a.Limits, builtIn.Limits) || !reflect.DeepEqual(a.Origins, []string{"https://example.com"}) {
 		t.Errorf("limits built in, origins of the defaults: %+v", a.Options)
 	}
-	if want := []policy.Rule{{Per: "client.ip", Connections: 2, OnExceed: policy.Throttle}}; !reflect.DeepEqual(b.Limits, want) {
+	rule := policy.DefaultRule()
+	rule.Per, rule.Connections = []string{"client.ip"}, 2
+	if want := []policy.Rule{rule}; !reflect.DeepEqual(b.Limits, want) {
 		t.Errorf("limits %+v, want %+v: a list replaces", b.Limits, want)
 	}
 	if len(b.Origins) != 0 {

@@ -69,7 +69,7 @@ func (c *Config) preset(fresh any) {
 	case *auth.MTLS:
 		*v = auth.DefaultMTLS()
 	case *policy.Rule:
-		v.OnExceed = policy.Throttle
+		*v = policy.DefaultRule()
 	case *relay.Options:
 		*v = relay.DefaultOptions()
 	case *stream.Options:

@@ -129,8 +129,12 @@ func (r *Route) validatePattern(at yamlpos.Path, p *yamlpos.Problems) {
 // validateCaptures reports captures that are used and that host and path do not have.
 func (r *Route) validateCaptures(at yamlpos.Path, p *yamlpos.Problems, known []string) {
 	for i, rule := range r.Limits {
-		if v, err := policy.ParseValue(rule.Per); err == nil && v.Capture() != "" {
-			r.checkCaptures(at.Key("limits").Index(i).Key("per"), p, known, v.Capture())
+		at := at.Key("limits").Index(i)
+		for j, name := range rule.Per {
+			r.checkValue(rule.PerAt(at, j), p, known, name)
+		}
+		for name := range rule.When {
+			r.checkValue(at.Key("when").Key(name), p, known, name)
 		}
 	}
 	for name, texts := range r.Require {
@@ -147,6 +151,13 @@ func (r *Route) validateCaptures(at yamlpos.Path, p *yamlpos.Problems, known []s
 		if t, err := policy.ParseTemplate(text); err == nil {
 			r.checkCaptures(set.Key(name), p, known, t.Captures()...)
 		}
+	}
+}
+
+// checkValue reports a value that is a capture which is not known.
+func (r *Route) checkValue(at yamlpos.Path, p *yamlpos.Problems, known []string, name string) {
+	if v, err := policy.ParseValue(name); err == nil && v.Capture() != "" {
+		r.checkCaptures(at, p, known, v.Capture())
 	}
 }
 

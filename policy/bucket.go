@@ -61,6 +61,13 @@ func (b *bucket) full(now time.Time) time.Duration {
 	return seconds(missing / b.rate.Rate)
 }
 
+// absorb takes over the other bucket if it is longer until that one is full. Nobody uses that one any more.
+func (b *bucket) absorb(other *bucket, now time.Time) {
+	if other.full(now) > b.full(now) {
+		*b = *other
+	}
+}
+
 // seconds is a duration, cut to what can be added to any time of these centuries.
 func seconds(s float64) time.Duration {
 	const longest = 100 * 365 * 24 * time.Hour

@@ -44,7 +44,7 @@ func TestClaims(t *testing.T) {
 // Rules of user and claims have their turn when the client is known, and then all or none.
 func TestWhoTheClientIsCountsLater(t *testing.T) {
 	t.Parallel()
-	l := limiter(t, NewStore(100), Rule{Per: "client.ip", Connections: 5}, Rule{Per: "user", Connections: 1}, Rule{Per: "claim.team", Connections: 2})
+	l := limiter(t, NewStore(100), Rule{Per: []string{"client.ip"}, Connections: 5}, Rule{Per: []string{"user"}, Connections: 1}, Rule{Per: []string{"claim.team"}, Connections: 2})
 	l.Apply()
 	ann, bob := from("192.0.2.1"), from("192.0.2.1")
 	for f, user := range map[*Facts]string{ann: "ann", bob: "bob"} {

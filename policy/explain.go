@@ -32,9 +32,9 @@ func (o *Origins) Reason(r *http.Request) (string, error) {
 // A Count tells what one rule of a Limiter makes of a client.
 type Count struct {
 	Rule Rule
-	Late bool   // it counts only when it is known who the client is
-	Key  string // what the client is counted by, as people read it; "" if it is not counted
-	Why  string // it is not counted; "" if it is
+	Late bool     // it counts only when it is known who the client is
+	Keys []string // what the client is counted by, as people read it, for each value of the rule's Per; nil if it is not counted
+	Why  string   // it is not counted; "" if it is
 }
 
 // Counts tells by what each rule counts a client, in their order, and counts nothing.
@@ -45,9 +45,9 @@ func (l *Limiter) Counts(f *Facts) []Count {
 	counts := make([]Count, len(l.rules))
 	for i := range l.rules {
 		rule := &l.rules[i]
-		counts[i].Rule, counts[i].Late = rule.Rule, rule.value.OfIdentity()
-		if key, ok := rule.key(f); ok {
-			counts[i].Key = rule.legible(key, f)
+		counts[i].Rule, counts[i].Late = rule.Rule, rule.late
+		if _, ok := rule.key(f); ok {
+			counts[i].Keys = rule.legible(f)
 		} else {
 			counts[i].Why = rule.spares(f)
 		}
@@ -56,11 +56,15 @@ func (l *Limiter) Counts(f *Facts) []Count {
 }
 
 // legible is a key as people read it: one that is counted by its hash is cut.
-func (l *limit) legible(key string, f *Facts) string {
-	if text, _ := l.value.Of(f); len(text) > longestKey {
-		return fmt.Sprintf("%s… (%d bytes, counted by their hash)", strings.ToValidUTF8(text[:longestKey/2], ""), len(text))
+func (l *limit) legible(f *Facts) (texts []string) {
+	for i := range l.values {
+		text, _ := l.text(i, f)
+		if len(text) > longestKey {
+			text = fmt.Sprintf("%s… (%d bytes, counted by their hash)", strings.ToValidUTF8(text[:longestKey/2], ""), len(text))
+		}
+		texts = append(texts, text)
 	}
-	return key
+	return texts
 }
 
 // spares tells why the rule does not count f.
@@ -70,7 +74,30 @@ func (l *limit) spares(f *Facts) string {
 			return fmt.Sprintf("%s is in %s, which the rule excepts", f.Client, n)
 		}
 	}
-	return fmt.Sprintf("the handshake has no %s", l.value)
+	for i := range l.values {
+		if _, ok := l.text(i, f); !ok {
+			return fmt.Sprintf("the handshake has no %s", l.values[i])
+		}
+	}
+	for i := range l.when {
+		if c := &l.when[i]; !c.holds(f) {
+			return c.misses(f)
+		}
+	}
+	return ""
+}
+
+// misses tells why a condition does not hold. It shows no more of the handshake than who the client is: the rest may be a token.
+func (c *condition) misses(f *Facts) string {
+	wants := "counts where it is " + strings.Join(c.texts, " or ")
+	has, ok := c.value.Of(f)
+	switch {
+	case !ok:
+		return fmt.Sprintf("there is no %s; the rule %s", c.value, wants)
+	case c.value.OfIdentity():
+		return fmt.Sprintf("%s is %.200q; the rule %s", c.value, has, wants)
+	}
+	return fmt.Sprintf("%s is another; the rule %s", c.value, wants)
 }
 
 // Max is the greatest number; 0 is no limit.

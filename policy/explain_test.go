@@ -3,6 +3,7 @@ package policy
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,10 +49,10 @@ func TestCounts(t *testing.T) {
 	t.Parallel()
 	store := NewStore(10)
 	limiter, err := store.Limiter("chat", []Rule{
-		{Per: "client.ip", Connections: 1},
-		{Per: "client.ip", Connections: 2, Except: Networks{network(t, "private"), network(t, "2001:db8::/32")}},
-		{Per: "header.x-tenant", ConnectRate: unit.Rate{Rate: 1, Burst: 1}},
-		{Per: "cookie.session", Connections: 1},
+		{Per: []string{"client.ip"}, Connections: 1},
+		{Per: []string{"client.ip"}, Connections: 2, Except: Networks{network(t, "private"), network(t, "2001:db8::/32")}},
+		{Per: []string{"header.x-tenant"}, ConnectRate: unit.Rate{Rate: 1, Burst: 1}},
+		{Per: []string{"cookie.session"}, Connections: 1},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -60,13 +61,13 @@ func TestCounts(t *testing.T) {
 	r.Header = http.Header{"Cookie": {"session=" + strings.Repeat("x", 65)}}
 	f := &Facts{Request: r, Client: netip.MustParseAddr("2001:db8:1:2:3::4")}
 	want := []Count{
-		{Key: "2001:db8:1:2::/64"},
+		{Keys: []string{"2001:db8:1:2::/64"}},
 		{Why: "2001:db8:1:2:3::4 is in 2001:db8::/32, which the rule excepts"},
 		{Why: "the handshake has no header.x-tenant"},
-		{Key: strings.Repeat("x", 32) + "… (65 bytes, counted by their hash)"},
+		{Keys: []string{strings.Repeat("x", 32) + "… (65 bytes, counted by their hash)"}},
 	}
 	for i, got := range limiter.Counts(f) {
-		if got.Key != want[i].Key || got.Why != want[i].Why || got.Rule.Per != limiter.rules[i].Per {
+		if !slices.Equal(got.Keys, want[i].Keys) || got.Why != want[i].Why || got.Rule.String() != limiter.rules[i].Rule.String() {
 			t.Errorf("rule %d: %+v, want %+v", i, got, want[i])
 		}
 	}

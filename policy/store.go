@@ -1,7 +1,7 @@
 package policy
 
 import (
-	"container/heap"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -12,16 +12,31 @@ import (
 // methods may be called from any goroutine.
 //
 // Memory is bounded: an account stays while it has sockets open, and after that until its rates have recovered, when forgetting it
-// changes nothing. If there are more than the Store may keep, those are forgotten first that would recover first; so a flood of
-// keys pushes out itself, and nobody gets rid of a debt by it. Sockets that are open are bounded by max_connections.
+// changes nothing. If there are more of these than the Store may keep, some are forgotten before:
+//
+//   - Accounts belong to the networks that their clients come from: the /48 of IPv6; of IPv4 the /16 where addresses are counted and the /24
+//     where another value is, of which one address may send many. A network that holds more than a 64th of the Store's room in accounts of
+//     one rule is a crowd. The largest crowd makes room, those first that would recover first. So whoever fills the Store with a network's
+//     worth of keys pushes out itself, and nobody else.
+//   - Nobody gets rid of a debt by that: the network answers for it. The worst of the debts that were forgotten is that of its common
+//     account, by which those of its clients are counted together that have no account of their own, until the last of these debts
+//     would have been paid.
+//   - If there is no crowd, because all come from different networks, those are forgotten first that would recover first, and for good.
+//     To push out one debt takes as many that are deeper as there is room for.
+//
+// Each call takes time by the logarithm of the accounts. Sockets that are open are bounded by max_connections.
 type Store struct {
 	max int
 
 	mu       sync.Mutex           // guards the following; an account's lock may be taken while it is held
 	ledgers  map[string][]*ledger // by route: one for each rule that the process has ever seen, a few hundred bytes
 	accounts map[accountID]*account
-	idle     idleAccounts
-	clock    time.Time // the latest time seen: callers read theirs before they wait for the lock
+	subnets  map[subnetID]*subnet     // those that have accounts
+	soonest  ranking[subnet, *subnet] // those that have idle accounts, the one that can forget one first on top
+	crowds   map[*subnet]struct{}     // those that hold much of the room
+	commons  int                      // common accounts, which are not among accounts
+	idle     int                      // accounts without open sockets
+	clock    time.Time                // the latest time seen: callers read theirs before they wait for the lock
 }
 
 type accountID struct {
@@ -31,34 +46,38 @@ type accountID struct {
 
 // A claim asks for one more socket in the account of a key.
 type claim struct {
-	rule *limit
-	key  string
+	rule   *limit
+	key    string
+	client netip.Addr
 }
 
-func (c claim) account() accountID { return accountID{c.rule.ledger, c.key} }
+func (c *claim) account() accountID { return accountID{c.rule.ledger, c.key} }
 
 // NewStore keeps at most maxKeys accounts besides those of open sockets.
 func NewStore(maxKeys int) *Store {
-	return &Store{max: maxKeys, ledgers: map[string][]*ledger{}, accounts: map[accountID]*account{}}
+	return &Store{
+		max: maxKeys, ledgers: map[string][]*ledger{}, accounts: map[accountID]*account{}, subnets: map[subnetID]*subnet{},
+		crowds: map[*subnet]struct{}{},
+	}
 }
 
 // Len is the number of accounts.
 func (s *Store) Len() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.accounts)
+	return len(s.accounts) + s.commons
 }
 
-// ledger finds or opens the ledger of the n-th rule of a route that counts per the same value.
-func (s *Store) ledger(route, per string, nth int) *ledger {
+// ledger finds or opens the ledger of the n-th rule of a route that counts the same.
+func (s *Store) ledger(route, counts string, nth int) *ledger {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.ledgers[route] {
-		if l.per == per && l.nth == nth {
+		if l.counts == counts && l.nth == nth {
 			return l
 		}
 	}
-	l := &ledger{per: per, nth: nth}
+	l := &ledger{counts: counts, nth: nth}
 	l.rule.Store(new(Rule))
 	s.ledgers[route] = append(s.ledgers[route], l)
 	return l
@@ -87,7 +106,7 @@ func (s *Store) admit(claims []claim, now time.Time) ([]*account, *Exceeded) {
 	defer s.mu.Unlock()
 	now = s.tickLocked(now)
 	for _, c := range claims {
-		if a := s.accounts[c.account()]; a != nil {
+		if a := s.findLocked(c, now); a != nil {
 			if exceeded := a.admits(&c.rule.Rule, now); exceeded != nil {
 				return nil, exceeded
 			}
@@ -95,27 +114,47 @@ func (s *Store) admit(claims []claim, now time.Time) ([]*account, *Exceeded) {
 	}
 	accounts := make([]*account, len(claims))
 	for i, c := range claims {
-		accounts[i] = s.openLocked(c)
+		accounts[i] = s.openLocked(c, now)
 		charge(&accounts[i].connects, c.rule.ConnectRate, 1, now)
-	}
-	for len(s.accounts) > s.max && len(s.idle) > 0 {
-		s.forgetLocked()
 	}
 	return accounts, nil
 }
 
-func (s *Store) openLocked(c claim) *account {
-	a := s.accounts[c.account()]
+// findLocked gives the account that counts a claim; nil: there is none yet.
+func (s *Store) findLocked(c claim, now time.Time) *account {
+	if a := s.accounts[c.account()]; a != nil {
+		return a
+	}
+	if n := s.subnets[c.rule.subnetOf(c.client)]; n != nil && n.common != nil && now.Before(n.until) {
+		return n.common
+	}
+	return nil
+}
+
+// openLocked counts one socket more.
+func (s *Store) openLocked(c claim, now time.Time) *account {
+	a := s.findLocked(c, now)
 	switch {
 	case a == nil:
 		c.key = strings.Clone(c.key) // it may be cut from the request's header
-		a = &account{ledger: c.rule.ledger, key: c.key}
+		a = &account{ledger: c.rule.ledger, subnet: s.subnetLocked(c), key: c.key}
+		a.subnet.accounts++
 		s.accounts[c.account()] = a
 	case a.open == 0:
-		heap.Remove(&s.idle, a.place)
+		s.wakeLocked(a)
 	}
 	a.open++
 	return a
+}
+
+func (s *Store) subnetLocked(c claim) *subnet {
+	id := c.rule.subnetOf(c.client)
+	n := s.subnets[id]
+	if n == nil {
+		n = &subnet{id: id}
+		s.subnets[id] = n
+	}
+	return n
 }
 
 // hold moves a grant from the accounts it has to those of other rules.
@@ -137,7 +176,7 @@ func (s *Store) hold(g *Grant, l *Limiter, f *Facts, now time.Time) {
 		case held >= 0:
 			next = append(next, old[held])
 		case known:
-			next = append(next, s.openLocked(claim{rule, key}))
+			next = append(next, s.openLocked(claim{rule, key, f.Client}, now))
 		}
 	}
 	g.accounts.Store(&next)
@@ -163,10 +202,28 @@ func (s *Store) release(g *Grant, now time.Time) {
 
 // closeLocked counts one socket less.
 func (s *Store) closeLocked(a *account, now time.Time) {
-	if a.open--; a.open == 0 {
-		a.recovered = a.recovery(now)
-		heap.Push(&s.idle, a)
+	if a.open--; a.open > 0 {
+		return
 	}
+	s.restLocked(a, now)
+	for s.idle > s.max { // at most two: the first may leave a common account
+		s.evictLocked(now)
+	}
+}
+
+// restLocked puts an account that has no open sockets among the idle ones.
+func (s *Store) restLocked(a *account, now time.Time) {
+	a.recovered = a.recovery(now)
+	n := a.subnet
+	n.idle.add(a)
+	s.settleLocked(n, len(n.idle)-1)
+}
+
+// wakeLocked takes an account from among the idle ones.
+func (s *Store) wakeLocked(a *account) {
+	n := a.subnet
+	n.idle.remove(a)
+	s.settleLocked(n, len(n.idle)+1)
 }
 
 // sweep is how many accounts one call forgets at most, so that none takes long after a flood. One call adds fewer.
@@ -179,42 +236,25 @@ func (s *Store) tickLocked(now time.Time) time.Time {
 	}
 	s.clock = now
 	for range sweep {
-		if len(s.idle) == 0 || s.idle[0].recovered.After(now) {
+		if len(s.soonest) == 0 || s.soonest[0].idle[0].recovered.After(now) {
 			break
 		}
-		s.forgetLocked()
+		s.forgetLocked(s.soonest[0].idle[0])
 	}
 	return now
 }
 
-// forgetLocked drops the idle account that recovers first.
-func (s *Store) forgetLocked() {
-	a := heap.Pop(&s.idle).(*account)
-	delete(s.accounts, accountID{a.ledger, a.key})
-}
-
-// idleAccounts is a heap of the accounts without open sockets; the one that recovers first is on top.
-type idleAccounts []*account
-
-func (h idleAccounts) Len() int           { return len(h) }
-func (h idleAccounts) Less(i, j int) bool { return h[i].recovered.Before(h[j].recovered) }
-func (h idleAccounts) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].place, h[j].place = i, j
-}
-
-// Push is heap.Interface's.
-func (h *idleAccounts) Push(x any) {
-	a := x.(*account)
-	a.place = len(*h)
-	*h = append(*h, a)
-}
-
-// Pop is heap.Interface's.
-func (h *idleAccounts) Pop() any {
-	last := len(*h) - 1
-	a := (*h)[last]
-	(*h)[last] = nil
-	*h = (*h)[:last]
-	return a
+// forgetLocked drops an idle account.
+func (s *Store) forgetLocked(a *account) {
+	s.wakeLocked(a)
+	n := a.subnet
+	if a == n.common {
+		n.common = nil
+		s.commons--
+	} else {
+		delete(s.accounts, accountID{a.ledger, a.key})
+	}
+	if n.accounts--; n.accounts == 0 {
+		delete(s.subnets, n.id)
+	}
 }

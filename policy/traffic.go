@@ -102,3 +102,11 @@ func (m *meters) forfeit() {
 		one.ahead.Store(0)
 	}
 }
+
+// absorb takes over what is worse of the other meters, which nobody uses any more.
+func (m *meters) absorb(other *meters, now time.Time) {
+	m.frames.absorb(&other.frames.bucket, now)
+	m.messages.absorb(&other.messages.bucket, now)
+	m.bytes.absorb(&other.bytes.bucket, now)
+	m.forfeit() // what was drawn of a bucket is not of another
+}

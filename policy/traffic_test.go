@@ -31,7 +31,7 @@ func TestFramesAreCharged(t *testing.T) {
 	}
 	for _, tt := range tests {
 		synctest.Test(t, func(t *testing.T) {
-			tt.limit.Per = "client.ip"
+			tt.limit.Per = []string{"client.ip"}
 			g := admit(t, limiter(t, NewStore(10), tt.limit), from("192.0.2.1"))
 			pause, err := g.Charge(tt.sent, time.Now())
 			what := ""
@@ -53,9 +53,9 @@ func TestTheLeastBoundHolds(t *testing.T) {
 	s := NewStore(10)
 	ours := Bounds{MessageSize: 1000}
 	g := admit(t, limiter(t, s,
-		Rule{Per: "client.ip", MessageSize: 500, Fragments: 9},
-		Rule{Per: "query.k", MessageSize: 600, Fragments: 3},
-		Rule{Per: "user", MessageSize: 1}), from("192.0.2.1"))
+		Rule{Per: []string{"client.ip"}, MessageSize: 500, Fragments: 9},
+		Rule{Per: []string{"query.k"}, MessageSize: 600, Fragments: 3},
+		Rule{Per: []string{"user"}, MessageSize: 1}), from("192.0.2.1"))
 	ann := from("192.0.2.1")
 	ann.User = "ann"
 	for _, tt := range []struct {
@@ -65,9 +65,9 @@ func TestTheLeastBoundHolds(t *testing.T) {
 		want  Bounds
 	}{
 		{"the least of all rules", nil, from("192.0.2.1"), Bounds{500, 3}},
-		{"raised beyond the socket's", []Rule{{Per: "client.ip", MessageSize: 5000, Fragments: 7}}, from("192.0.2.1"), Bounds{1000, 7}},
-		{"off", []Rule{{Per: "client.ip", Connections: 5}}, from("192.0.2.1"), ours},
-		{"a rule that is new", []Rule{{Per: "client.ip", Connections: 5}, {Per: "user", MessageSize: 20, Fragments: 1}}, ann, Bounds{20, 1}},
+		{"raised beyond the socket's", []Rule{{Per: []string{"client.ip"}, MessageSize: 5000, Fragments: 7}}, from("192.0.2.1"), Bounds{1000, 7}},
+		{"off", []Rule{{Per: []string{"client.ip"}, Connections: 5}}, from("192.0.2.1"), ours},
+		{"a rule that is new", []Rule{{Per: []string{"client.ip"}, Connections: 5}, {Per: []string{"user"}, MessageSize: 20, Fragments: 1}}, ann, Bounds{20, 1}},
 		{"gone", []Rule{}, ann, ours},
 	} {
 		if tt.rules != nil {
@@ -90,7 +90,7 @@ func TestTheLeastBoundHolds(t *testing.T) {
 // Rules of the user bound a socket before it opens.
 func TestIdentityBoundsMessages(t *testing.T) {
 	t.Parallel()
-	l := limiter(t, NewStore(10), Rule{Per: "client.ip", Fragments: 9}, Rule{Per: "user", MessageSize: 10, Frames: rateOf(t, "1/s")})
+	l := limiter(t, NewStore(10), Rule{Per: []string{"client.ip"}, Fragments: 9}, Rule{Per: []string{"user"}, MessageSize: 10, Frames: rateOf(t, "1/s")})
 	l.Apply()
 	ann := from("192.0.2.1")
 	g, err := l.Admit(ann, time.Now())
@@ -117,7 +117,7 @@ func TestDrawingAheadIsBounded(t *testing.T) {
 		for _, sockets := range []int{1, 7} {
 			synctest.Test(t, func(t *testing.T) {
 				r := rateOf(t, text)
-				l := limiter(t, NewStore(10), Rule{Per: "client.ip", Bytes: r})
+				l := limiter(t, NewStore(10), Rule{Per: []string{"client.ip"}, Bytes: r})
 				var grants []*Grant
 				for range sockets {
 					grants = append(grants, admit(t, l, from("192.0.2.1")))
@@ -162,9 +162,9 @@ func TestReloadForfeitsWhatWasDrawn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := NewStore(10)
-		g := admit(t, limiter(t, s, Rule{Per: "client.ip", Frames: rateOf(t, "100000/s")}), from("192.0.2.1"))
+		g := admit(t, limiter(t, s, Rule{Per: []string{"client.ip"}, Frames: rateOf(t, "100000/s")}), from("192.0.2.1"))
 		g.Charge(Traffic{Frames: 1}, time.Now())
-		limiter(t, s, Rule{Per: "client.ip", Frames: rateOf(t, "10/s")}).Apply()
+		limiter(t, s, Rule{Per: []string{"client.ip"}, Frames: rateOf(t, "10/s")}).Apply()
 		if pause, _ := g.Charge(Traffic{Frames: 21}, time.Now()); pause.Round(time.Millisecond) != 1100*time.Millisecond {
 			t.Errorf("pause %s, want 1.1s", pause)
 		}
@@ -176,7 +176,7 @@ func TestConcurrentCharges(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const sockets, charges, burst = 8, 5000, 20_000
-		l := limiter(t, NewStore(10), Rule{Per: "client.ip", Messages: unit.Rate{Rate: 1, Burst: burst}})
+		l := limiter(t, NewStore(10), Rule{Per: []string{"client.ip"}, Messages: unit.Rate{Rate: 1, Burst: burst}})
 		var wg sync.WaitGroup
 		for range sockets {
 			g := admit(t, l, from("192.0.2.1"))
@@ -215,7 +215,7 @@ func everyRule(t testing.TB) []Rule {
 		Frames: rateOf(t, "200000000/s"), Fragments: 100, MessageSize: 64 * unit.KiB,
 	}
 	first, second := rule, rule
-	first.Per, second.Per = "client.ip", "query.k"
+	first.Per, second.Per = []string{"client.ip"}, []string{"query.k"}
 	return []Rule{first, second}
 }
 

@@ -39,7 +39,7 @@ func TestAddressesComeFirst(t *testing.T) {
 	s := newStage(t, func(c *parts, _ *fakeBridge) {
 		c.Proxies.Networks = networks(t, "loopback")
 		c.Addresses = denying(t, "198.51.100.0/24")
-		c.Options.Limits = []policy.Rule{{Per: "host", ConnectRate: unit.Rate{Rate: 1. / 3600, Burst: 1}}}
+		c.Options.Limits = []policy.Rule{{Per: []string{"host"}, ConnectRate: unit.Rate{Rate: 1. / 3600, Burst: 1}}}
 	})
 	for range 3 {
 		resp, body := s.refused("X-Forwarded-For: 198.51.100.7", "Origin: https://evil.example")

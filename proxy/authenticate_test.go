@@ -47,7 +47,7 @@ func TestNobodyComesInUnknown(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(p *parts, _ *fakeBridge) {
 		p.Auth = askedBy(t, nil, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "who are you?", http.StatusUnauthorized) })
-		p.Options.Limits = []policy.Rule{{Per: "client.ip", Connections: 1}}
+		p.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, Connections: 1}}
 	})
 	for range 3 { // each gives back its place
 		if resp, body := s.refused(); resp.StatusCode != http.StatusUnauthorized || body != "who are you?\n" {
@@ -65,7 +65,7 @@ func TestLimitsOfUsersComeLast(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, func(p *parts, _ *fakeBridge) {
 		p.Auth = askedBy(t, nil, letIn)
-		p.Options.Limits = []policy.Rule{{Per: "user", Connections: 1}, {Per: "client.ip", Connections: 2}}
+		p.Options.Limits = []policy.Rule{{Per: []string{"user"}, Connections: 1}, {Per: []string{"client.ip"}, Connections: 2}}
 	})
 	ann, _, _ := s.accepted("Authorization: ann")
 	for range 3 {

@@ -24,7 +24,8 @@ func (t *terms) requests(r *http.Request) Requests {
 	return beside.Requests()
 }
 
-// serveRequest passes on a request that asks for no socket. It counts as no handshake, and the limits on these are not for it.
+// serveRequest passes on a request that asks for no socket. It counts as no handshake, and of
+// the limits those alone are for it that count who fails to authenticate.
 func (p *Proxy) serveRequest(w http.ResponseWriter, h *Handshake, t *terms, rs Requests) {
 	began, r := time.Now(), h.Request
 	out := &answer{ResponseWriter: w, control: http.NewResponseController(w), patience: t.Options.Socket.WriteTimeout}
@@ -64,7 +65,10 @@ func (p *Proxy) passRequest(out *answer, h *Handshake, t *terms, rs Requests) er
 		return unavailable("draining")
 	}
 	defer p.Hub.Leave()
-	if err := t.authenticate(h.Request.Context(), h, t.vouch); err != nil {
+	if err := t.limiter.Spare(&h.Facts, time.Now()); err != nil {
+		return err
+	}
+	if err := t.try(h.Request.Context(), h, t.vouch); err != nil {
 		return err
 	}
 	out.cookies(h.Identity)

@@ -143,7 +143,9 @@ func (p *Proxy) explainRequest(t *terms, rs Requests, r *http.Request) []Verdict
 	}
 	verdicts := []Verdict{{Subject: "handshake", Text: "none: a request beside the sockets, to the same servers"}}
 	verdicts = append(verdicts, explainAddress(t.Addresses, &h.Facts)...)
-	return append(verdicts, page, t.explainAuth(h, t.vouch), planned(rs.Plan(h)))
+	verdicts = append(verdicts, page)
+	verdicts = append(verdicts, explainFailures(t.limiter, t.Auth, &h.Facts)...)
+	return append(verdicts, t.explainAuth(h, t.vouch), planned(rs.Plan(h)))
 }
 
 // explainAddress tells which list and entry decides; nothing, if there is no list.
@@ -162,10 +164,7 @@ func (t *terms) explainLimits(h *Handshake, late bool) (verdicts []Verdict) {
 		if c.Late != late {
 			continue
 		}
-		if value, err := policy.ParseValue(c.Rule.Per); err == nil && c.Key != "" && t.Auth.Secret(value) {
-			c.Key = "***"
-		}
-		verdicts = append(verdicts, Verdict{Subject: "limit", Text: countText(c)})
+		verdicts = append(verdicts, Verdict{Subject: "limit", Text: countText(c, t.Auth)})
 	}
 	if len(counts) == 0 && !late {
 		return []Verdict{{Subject: "limit", Text: "none"}}
@@ -174,9 +173,9 @@ func (t *terms) explainLimits(h *Handshake, late bool) (verdicts []Verdict) {
 }
 
 // countText says what a rule makes of a client.
-func countText(c policy.Count) string {
+func countText(c policy.Count, asked *auth.Checker) string {
 	if c.Why != "" {
-		return fmt.Sprintf("per %s: not counted: %s", c.Rule.Per, c.Why)
+		return notCounted(c)
 	}
 	var most []string
 	if c.Rule.Connections > 0 {
@@ -184,6 +183,9 @@ func countText(c policy.Count) string {
 	}
 	if !c.Rule.ConnectRate.IsOff() {
 		most = append(most, c.Rule.ConnectRate.String()+" handshakes")
+	}
+	if !c.Rule.Failures.IsOff() {
+		most = append(most, failuresText(&c.Rule))
 	}
 	var traffic []string
 	if !c.Rule.Messages.IsOff() {
@@ -204,7 +206,7 @@ func countText(c policy.Count) string {
 	if c.Rule.MessageSize > 0 {
 		most = append(most, c.Rule.MessageSize.String()+" a message")
 	}
-	return fmt.Sprintf("per %s = %s: at most %s", c.Rule.Per, c.Key, strings.Join(most, ", "))
+	return fmt.Sprintf("per %s: at most %s", keyText(c, asked), strings.Join(most, ", "))
 }
 
 func (p *Proxy) explainCapacity() Verdict {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"log/slog"
 	"net/http"
+	"time"
 
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
@@ -17,6 +18,7 @@ type Gate struct {
 	Proxies   policy.Proxies
 	Addresses *policy.AddressList // nil: clients may come from everywhere
 	Auth      *auth.Checker       // nil: everybody may come in
+	Limits    *policy.Limiter     // of which those rules count that punish failures; nil: none
 	Metrics   *metrics.Route
 	Mends     *seldom.Log
 	Log       *slog.Logger
@@ -35,8 +37,9 @@ func NewGate(g Gate, o Options, hasHost bool) (*Gate, error) {
 // ServeHTTP asks who sends the request.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f := g.meet(r)
+	before := *f // with its tokens, as rules see it
 	_, err := g.admit(f)
-	if err == nil {
+	if err = judge(g.Limits, &before, err); err == nil {
 		if g.Auth != nil {
 			w.Header().Add("Vary", "Authorization, Cookie") // what is cached is for this client
 		}
@@ -45,7 +48,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	refused := refusal(err)
 	g.Metrics.Refused(refused.Reason)
-	event := seldom.Event{Kind: g.Route + " " + refused.Reason, Detail: refused.sort()}
+	event := seldom.Event{Kind: g.Route + " " + refused.kind(), Detail: refused.sort()}
 	g.Mends.Log(g.log(f), refused.level(), event, "refused", "status", refused.Status, "reason", refused.Reason, "error", refused.Error())
 	refused.write(w)
 }
@@ -69,6 +72,9 @@ func (g *Gate) admit(f *policy.Facts) (*auth.Identity, error) {
 	if err := g.Addresses.Check(f); err != nil {
 		return nil, err
 	}
+	if err := g.Limits.Spare(f, time.Now()); err != nil {
+		return nil, err
+	}
 	return g.ask(f)
 }
 
@@ -86,6 +92,7 @@ func (g *Gate) Explain(r *http.Request) []Verdict {
 	if g.Auth == nil {
 		return verdicts
 	}
+	verdicts = append(verdicts, explainFailures(g.Limits, g.Auth, f)...)
 	id, err := g.ask(f)
 	return append(verdicts, known(g.Auth, id, err))
 }

@@ -85,6 +85,9 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 	began := time.Now()
 	h, err := p.handshake(t, r)
 	if err != nil {
+		if failed(r, err) {
+			t.limiter.Fail(&h.Facts, began)
+		}
 		p.refuse(w, t, h, err, began)
 		return nil
 	}
@@ -183,7 +186,7 @@ func (p *Proxy) admit(ctx context.Context, t *terms, h *Handshake, now time.Time
 		return place{}, err
 	}
 	pl := place{grant: grant}
-	err = t.authenticate(ctx, h, t.origins.Vouch)
+	err = t.try(ctx, h, t.origins.Vouch)
 	if err == nil {
 		err = t.limiter.Identify(grant, &h.Facts, now)
 	}

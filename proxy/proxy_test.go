@@ -19,7 +19,7 @@ import (
 
 // oneEach is a limit of one socket per client address, which tells whether a grant was given back.
 func oneEach(c *parts, _ *fakeBridge) {
-	c.Options.Limits = []policy.Rule{{Per: "client.ip", Connections: 1}}
+	c.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, Connections: 1}}
 }
 
 // failing makes the bridge fail.
@@ -60,7 +60,7 @@ func TestRefusals(t *testing.T) {
 		{"no page where one is needed", func(c *parts, _ *fakeBridge) { c.Options.RequireOrigin = true },
 			nil, "", 403, "origin", "INFO", "", "this page may not", 0},
 		{"too many attempts", func(c *parts, _ *fakeBridge) {
-			c.Options.Limits = []policy.Rule{{Per: "client.ip", ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
+			c.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
 		}, again, "", 429, "limit", "INFO", "90", "too many connections or attempts", 0},
 		{"the route is full", func(c *parts, _ *fakeBridge) { c.Options.MaxConnections = 1 },
 			full, "", 503, "capacity", "WARN", "5", "no room", 0},
@@ -218,7 +218,7 @@ func TestNewReportsWhatCannotWork(t *testing.T) {
 	t.Parallel()
 	for want, o := range map[string]Options{
 		`origin "x"`:     {Origins: []string{"x"}},
-		"limits[0]: per": {Limits: []policy.Rule{{Per: "a b"}}},
+		"limits[0]: per": {Limits: []policy.Rule{{Per: []string{"a b"}}}},
 	} {
 		if _, err := New(Config{Limits: policy.NewStore(1)}, Terms{Options: o}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)

@@ -55,7 +55,7 @@ func answerTo(err error) *Refusal {
 	}
 	if e, ok := errors.AsType[*policy.Exceeded](err); ok {
 		return &Refusal{
-			Status: http.StatusTooManyRequests, Header: retryAfter(max(e.RetryAfter, time.Second)), Reason: "limit", Err: err,
+			Status: http.StatusTooManyRequests, Header: retryAfter(max(e.RetryAfter, time.Second)), Reason: limitReason(e), Err: err,
 			Body: []byte("too many connections or attempts from this client\n"),
 		}
 	}
@@ -157,7 +157,7 @@ func (p *Proxy) tell(log *slog.Logger, refused *Refusal, more ...any) {
 		log.Debug("refused", args...)
 		return
 	}
-	p.Mends.Log(log, refused.level(), seldom.Event{Kind: p.Route + " " + refused.Reason, Detail: refused.sort()}, "refused", args...)
+	p.Mends.Log(log, refused.level(), seldom.Event{Kind: p.Route + " " + refused.kind(), Detail: refused.sort()}, "refused", args...)
 }
 
 // sort tells a refusal from others with its reason, such as by the origin or the backend. An error whose text differs each time,

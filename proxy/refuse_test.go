@@ -104,7 +104,7 @@ func (f fault) Key() string   { return "127.0.0.1:9000 reset" }
 func TestAProxyThatIsNotTrustedIsToldOnce(t *testing.T) {
 	t.Parallel()
 	s := throttled(t, func(c *parts, _ *fakeBridge) {
-		c.Options.Limits = []policy.Rule{{Per: "client.ip", ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
+		c.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
 	})
 	s.accepted()
 	for i := range 3 {

@@ -33,7 +33,7 @@ func TestOpenSocketsObeyNewTerms(t *testing.T) {
 	c.Attach(&wakeable{woken})
 	next := s.prepare(func(t *Terms) {
 		t.Options.Socket.MessageSize = 7
-		t.Options.Limits = []policy.Rule{{Per: "client.ip", Connections: 1, Messages: unit.Rate{Rate: 1, Burst: 1}, OnExceed: policy.Throttle}}
+		t.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, Connections: 1, Messages: unit.Rate{Rate: 1, Burst: 1}, OnExceed: policy.Throttle}}
 		t.Options.MaxConnections = 1
 		t.Options.Origins = []string{"https://new.example"}
 	})

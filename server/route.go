@@ -77,8 +77,12 @@ func (p *plan) gate(r *config.Route, hasHost bool) (*proxy.Gate, error) {
 	if checker == nil && addresses == nil || err != nil {
 		return nil, err
 	}
+	limits, err := p.server.limits.Limiter(r.Name, r.Limits)
+	if err != nil {
+		return nil, err
+	}
 	return proxy.NewGate(proxy.Gate{
-		Route: r.Name, Proxies: p.config.Proxies(), Addresses: addresses, Auth: checker, Metrics: p.server.metrics.Route(r.Name),
+		Route: r.Name, Proxies: p.config.Proxies(), Addresses: addresses, Auth: checker, Limits: limits, Metrics: p.server.metrics.Route(r.Name),
 		Mends: p.server.mends, Log: p.server.log,
 	}, r.Options, hasHost)
 }

@@ -59,5 +59,14 @@ func unavailable(status int, format string, args ...any) *Denied {
 	return d
 }
 
+// Failed tells whether the client brought what was judged and found wrong. One that brought nothing has not tried.
+func (d *Denied) Failed() bool {
+	switch d.Status {
+	case http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden:
+		return d.Reason != reasonMissing
+	}
+	return false
+}
+
 // undecided tells whether nobody has judged the client at all.
 func (d *Denied) undecided() bool { return d.Status >= http.StatusInternalServerError }

@@ -24,7 +24,7 @@ func one(each time.Duration) unit.Rate { return unit.Rate{Rate: 1 / each.Seconds
 // admitUnder gives a grant under one rule.
 func admitUnder(t *testing.T, rule policy.Rule) *policy.Grant {
 	t.Helper()
-	rule.Per = "client.ip"
+	rule.Per = []string{"client.ip"}
 	limiter, err := policy.NewStore(10).Limiter("test", []policy.Rule{rule})
 	if err != nil {
 		t.Fatal(err)

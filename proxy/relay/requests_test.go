@@ -554,7 +554,7 @@ func TestRequestsAreNoHandshakes(t *testing.T) {
 	t.Parallel()
 	s := newStreet(t, func(_ *Options, terms *proxy.Terms) {
 		terms.Options.MaxConnections = 1
-		terms.Options.Limits = []policy.Rule{{Per: "client.ip", Connections: 1, OnExceed: policy.Throttle}}
+		terms.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, Connections: 1, OnExceed: policy.Throttle}}
 	}, app(t, mirror))
 	for range 5 {
 		if resp, _ := s.ask("GET / HTTP/1.1\nHost: x"); resp.StatusCode != http.StatusOK {

@@ -86,7 +86,7 @@ func (c *Client) upgrade(w http.ResponseWriter, h *Handshake) error {
 	c.Conn, c.pass = door.Bare(conn), door.From(h.Request.Context()).Pass()
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered())
 	c.Early = bytes.Clone(early)
-	answer := ws.AppendAnswer(nil, h.Offer.Key, h.Reply.answer())
+	answer := ws.AppendAnswer(buffered.AvailableBuffer(), h.Offer.Key, h.Reply.answer())
 	if timeout := c.Options().WriteTimeout; timeout > 0 {
 		conn.SetWriteDeadline(time.Now().Add(timeout))
 	}

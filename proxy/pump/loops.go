@@ -161,7 +161,7 @@ func (l *loopLink) begin() {
 
 // Flush is Link's.
 func (l *loopLink) Flush() {
-	if !l.nudged.Swap(true) {
+	if l.socket.Outbox.waiting() && !l.nudged.Swap(true) {
 		l.loop.Post(l, func() {
 			l.nudged.Store(false)
 			l.pushed = true

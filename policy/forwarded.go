@@ -182,5 +182,8 @@ func quoted(s string) string {
 	if tokens.MatchString(s) {
 		return s
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	return `"` + escaped.Replace(s) + `"`
 }
+
+// escaped makes what stands in a quoted string (RFC 9110, section 5.6.4).
+var escaped = strings.NewReplacer(`\`, `\\`, `"`, `\"`)

@@ -34,7 +34,7 @@ func TestWhoFailsTooOftenIsNotAskedAnyMore(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	s := newStage(t, func(p *parts, _ *fakeBridge) {
-		p.Trusted = policy.Networks{policy.Loopback()}
+		p.Proxies.Networks = policy.Networks{policy.Loopback()}
 		p.Auth = askedBy(t, nil, func(w http.ResponseWriter, r *http.Request) { asked.Add(1); byName(w, r) })
 		p.Options.Limits = []policy.Rule{twice()}
 	})
@@ -246,7 +246,7 @@ func (pagesToo) Serve(w http.ResponseWriter, _ *Handshake) error {
 func TestRefusalsAreHeardOncePerKey(t *testing.T) {
 	t.Parallel()
 	s := throttled(t, func(p *parts, _ *fakeBridge) {
-		p.Trusted = policy.Networks{policy.Loopback()}
+		p.Proxies.Networks = policy.Networks{policy.Loopback()}
 		never := unit.Rate{Rate: 1e-9, Burst: 1}
 		p.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, ConnectRate: never}, {Per: []string{"header.x-key"}, ConnectRate: never}}
 	})

@@ -134,7 +134,7 @@ func TestRefusalsByAClose(t *testing.T) {
 		{"a page of another host", nil, nil, "Origin:https://evil.example", 4403, "not allowed", "origin", 0},
 		{"no page where one is needed", func(c *parts, _ *fakeBridge) { c.Options.RequireOrigin = true }, nil, "", 4403, "not allowed", "origin", 0},
 		{"too many attempts", func(c *parts, _ *fakeBridge) {
-			c.Options.Limits = []policy.Rule{{Per: "client.ip", ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
+			c.Options.Limits = []policy.Rule{{Per: []string{"client.ip"}, ConnectRate: unit.Rate{Rate: 1. / 90, Burst: 1}}}
 		}, again, "", 4429, "too many connections, retry in 90 s", "limit", 0},
 		{"the route is full", func(c *parts, _ *fakeBridge) { c.Options.MaxConnections = 1 },
 			(*stage).hold, "", 1013, "not available now, retry in 5 s", "capacity", 0},

@@ -17,6 +17,7 @@ import (
 	"bridgehead/config"
 	"bridgehead/hub"
 	"bridgehead/internal/door"
+	"bridgehead/internal/memory"
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/seldom"
 	"bridgehead/internal/systemd"
@@ -119,6 +120,7 @@ func (s *Server) Start() {
 		s.serve(f)
 	}
 	s.watch(s.now.Load().groups)
+	s.serving.Go(func() { memory.Keep(s.stopped) })
 }
 
 // ReportTo tells a service manager that the program serves, and from then on what becomes of it.

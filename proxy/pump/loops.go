@@ -163,7 +163,7 @@ func (l *loopLink) begin() {
 
 // Flush is Link's.
 func (l *loopLink) Flush() {
-	if !l.nudged.Swap(true) {
+	if l.socket.Outbox.waiting() && !l.nudged.Swap(true) {
 		l.loop.Post(l, func() {
 			l.nudged.Store(false)
 			l.pushed = true

@@ -108,12 +108,12 @@ func (l *loopLink) hangUp(e *loopEnd, now time.Time) {
 	}
 	e.hung, e.ended = true, true
 	l.leave.reset[e.side] = now.Add(goodbye)
-	if err := e.CloseWrite(); err != nil {
-		e.Reset()
-		return
-	}
 	if e.over && e.secure == nil { // what follows close_notify is still to be read
 		e.Close()
+		return
+	}
+	if err := e.CloseWrite(); err != nil {
+		e.Reset()
 		return
 	}
 	e.Again()

@@ -22,7 +22,8 @@ const (
 type secure struct {
 	conn *tls.Conn
 	wire *Wire
-	more bool // there may be something to read that no event announces
+	more bool          // there may be something to read that no event announces
+	lent *bytes.Buffer // whose memory the connection has; nil: none or its own
 }
 
 // unwrap gives the connection of the operating system, and the TLS on top of it, if any.
@@ -47,7 +48,9 @@ func (l *loopLink) readSecure(e *loopEnd, p []byte) (int, error) {
 		}
 	}
 	w.sealed = l.roomToSeal()
+	s.borrow()
 	n, err := plaintext(s.conn, p)
+	s.giveBack()
 	l.sendSealed(e) // an answer to new keys, or an alert
 	s.more = err != errLater
 	w.feed = bytes.Clone(w.feed) // nothing, unless p is full

@@ -42,20 +42,17 @@ func (t *Target) dial(ctx context.Context, config *tls.Config, preamble func(net
 	return conn, nil
 }
 
+var dialer net.Dialer
+
 // connect dials what the name is known to stand for, or else the name.
 func (t *Target) connect(ctx context.Context) (conn net.Conn, err error) {
-	var dialer net.Dialer
-	if !t.found.addr.IsValid() {
+	switch len(t.ways) {
+	case 0:
 		return dialer.DialContext(ctx, t.network, t.address)
-	}
-	ways := make([]string, len(t.found.ways))
-	for i, a := range t.found.ways {
-		ways[i] = net.JoinHostPort(a.String(), t.port)
-	}
-	if len(ways) == 1 {
-		conn, err = dialer.DialContext(ctx, t.network, ways[0])
-	} else {
-		conn, err = dialEither(ctx, ways[0], ways[1])
+	case 1:
+		conn, err = dialer.DialContext(ctx, t.network, t.ways[0])
+	default:
+		conn, err = dialEither(ctx, t.ways[0], t.ways[1])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", t.address, err)
@@ -76,7 +73,6 @@ func dialEither(ctx context.Context, first, second string) (net.Conn, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var dialer net.Dialer
 	failed := make(chan struct{})
 	results := make(chan result)
 	go func() {

@@ -23,8 +23,9 @@ type Target struct {
 	address string // host:port, or the path of a socket
 	name    string // the host, if it is a name and no address
 	port    string
-	found   host   // where the name leads, if that is known
-	host    string // as in the URL, for the Host header
+	found   host     // where the name leads, if that is known
+	ways    []string // to it, each an address with the port
+	host    string   // as in the URL, for the Host header
 	tls     *tls.Config
 
 	scheme      string
@@ -242,7 +243,10 @@ func dotted(path string) bool {
 // at is the target at one of the servers that its name stands for.
 func (t *Target) at(h host) *Target {
 	c := *t
-	c.found = h
+	c.found, c.ways = h, nil
+	for _, a := range h.ways {
+		c.ways = append(c.ways, net.JoinHostPort(a.String(), t.port))
+	}
 	return &c
 }
 

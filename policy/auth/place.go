@@ -146,6 +146,7 @@ func (p place) strip(f *policy.Facts) {
 	switch p.kind {
 	case inHeader:
 		dropHeader(f.Request.Header, p.name)
+		dropHeader(f.Request.Trailer, p.name)
 	case inCookie:
 		stripCookie(f.Request.Header, p.name)
 	case inQuery:

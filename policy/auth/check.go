@@ -200,7 +200,7 @@ func (c *Checker) Secret(v policy.Value) bool {
 	}
 	for _, w := range c.ways {
 		for _, p := range w.places() {
-			if strings.EqualFold(p.String(), v.String()) {
+			if strings.EqualFold(p.String(), v.String()) || strings.EqualFold(p.header(), v.String()) {
 				return true
 			}
 		}

@@ -110,7 +110,7 @@ func (s *Store) mergeLocked(n *subnet, a *account, now time.Time) {
 // absorb takes over what is worse of the other account.
 func (a *account) absorb(b *account, now time.Time) {
 	a.connects.absorb(&b.connects, now)
-	a.penalty = a.penalty.worse(b.penalty)
+	a.penalty = a.penalty.absorb(b.penalty, now)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sent.absorb(&b.sent, now)

@@ -48,10 +48,17 @@ func (p *penalty) forgotten(now time.Time) time.Duration {
 	return max(p.failures.full(now), p.over.Sub(now))
 }
 
-// worse is what is left longer.
-func (p *penalty) worse(q *penalty) *penalty {
-	if p == nil || q != nil && q.over.After(p.over) {
+// absorb takes over what is worse of the other penalty, which nobody uses any more, and gives the two as one.
+func (p *penalty) absorb(q *penalty, now time.Time) *penalty {
+	switch {
+	case p == nil:
 		return q
+	case q == nil:
+		return p
+	}
+	p.failures.absorb(&q.failures, now)
+	if q.over.After(p.over) {
+		p.last, p.until, p.over = q.last, q.until, q.over
 	}
 	return p
 }

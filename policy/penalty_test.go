@@ -173,3 +173,40 @@ func TestValidateFailures(t *testing.T) {
 		}
 	}
 }
+
+// The common account of a network owes the worst of what was forgotten: of failures that have led to no penalty yet, too.
+func TestFailuresThatAreForgottenAddUpToTheWorst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := guarded(t)
+		few, many, punished := new(penalty), new(penalty), new(penalty)
+		few.fail(&r, time.Now())
+		for range 3 {
+			many.fail(&r, time.Now())
+		}
+		for range 4 {
+			punished.fail(&r, time.Now())
+		}
+		time.Sleep(2 * time.Second) // punished owes fewer failures than recent
+		recent := new(penalty)
+		for range 3 {
+			recent.fail(&r, time.Now())
+		}
+		for _, test := range []struct {
+			of       []*penalty
+			failures time.Duration // until they are forgotten
+			wait     time.Duration
+		}{
+			{[]*penalty{few, many}, time.Second, 0}, {[]*penalty{punished, recent}, 3 * time.Second, 8 * time.Second}, {[]*penalty{recent, punished}, 3 * time.Second, 8 * time.Second},
+		} {
+			var all account
+			for _, p := range test.of {
+				copied := *p
+				all.absorb(&account{penalty: &copied}, time.Now())
+			}
+			if failures, wait := all.penalty.failures.full(time.Now()), all.penalty.wait(time.Now()); failures != test.failures || wait != test.wait {
+				t.Errorf("forgotten in %s, refused for %s; want %s and %s", failures, wait, test.failures, test.wait)
+			}
+		}
+	})
+}

@@ -61,6 +61,20 @@ func TestAddressesComeFirst(t *testing.T) {
 	}
 }
 
+// Who is denied punishes nobody who is counted with it, as the neighbours of an IPv6 address are.
+func TestDeniedAddressesFailForNobody(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, func(c *parts, _ *fakeBridge) {
+		c.Proxies.Networks = networks(t, "loopback")
+		c.Addresses = denying(t, "2001:db8::bad")
+		c.Options.Limits = []policy.Rule{twice()}
+	})
+	for range 5 {
+		s.refused("X-Forwarded-For: 2001:db8::bad", "Sec-WebSocket-Key: again")
+	}
+	s.accepted("X-Forwarded-For: 2001:db8::900d")
+}
+
 // A client that is denied while its handshake is under way ends as soon as it is open.
 func TestAddressesThatChangeDuringAHandshake(t *testing.T) {
 	t.Parallel()

@@ -85,7 +85,7 @@ func (p *Proxy) serveHandshake(w http.ResponseWriter, r *http.Request, t *terms)
 	began := time.Now()
 	h, err := p.handshake(t, r)
 	if err != nil {
-		if failed(r, err) {
+		if failed(r, err) && t.Addresses.Check(&h.Facts) == nil { // who is denied counts nowhere
 			t.limiter.Fail(&h.Facts, began)
 		}
 		p.refuse(w, t, h, err, began)

@@ -144,7 +144,9 @@ func (c *Checker) identifyAll(ctx context.Context, a *ask) (*Identity, error) {
 // strip replaces the request of f by a copy without the tokens of the route's authenticators, in which the headers of these say what
 // they have found out.
 func (c *Checker) strip(f *policy.Facts, id *Identity) {
+	trailer := f.Request.Trailer
 	f.Request = f.Request.Clone(f.Request.Context())
+	f.Request.Trailer = trailer // which net/http fills when the body ends
 	f.Subprotocols = slices.Clone(f.Subprotocols)
 	id.Marker = c.Marker(f)
 	for _, w := range c.ways {
@@ -155,6 +157,7 @@ func (c *Checker) strip(f *policy.Facts, id *Identity) {
 		}
 		for _, name := range w.headers() {
 			dropHeader(f.Request.Header, name)
+			dropHeader(trailer, name)
 			releaseHeader(f.Request.Header, name)
 		}
 	}
@@ -197,7 +200,7 @@ func (c *Checker) Secret(v policy.Value) bool {
 	}
 	for _, w := range c.ways {
 		for _, p := range w.places() {
-			if strings.EqualFold(p.String(), v.String()) {
+			if strings.EqualFold(p.String(), v.String()) || strings.EqualFold(p.header(), v.String()) {
 				return true
 			}
 		}

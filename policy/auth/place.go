@@ -61,6 +61,19 @@ func (p place) String() string {
 	return p.kind + "." + p.name
 }
 
+// header is the header that the place is in, as a value of a handshake; "" if it is in none.
+func (p place) header() string {
+	switch p.kind {
+	case inHeader:
+		return p.String()
+	case inCookie:
+		return "header.cookie"
+	case inSubprotocol:
+		return "header.sec-websocket-protocol"
+	}
+	return ""
+}
+
 // tokens are what stands at the place; usually none or one.
 func (p place) tokens(f *policy.Facts) (found []string) {
 	switch p.kind {
@@ -146,6 +159,7 @@ func (p place) strip(f *policy.Facts) {
 	switch p.kind {
 	case inHeader:
 		dropHeader(f.Request.Header, p.name)
+		dropHeader(f.Request.Trailer, p.name)
 	case inCookie:
 		stripCookie(f.Request.Header, p.name)
 	case inQuery:

@@ -175,3 +175,28 @@ func FuzzStrip(f *testing.F) {
 		}
 	})
 }
+
+// A value is secret if a token may stand in it, and not only if it is where a token stands.
+func TestSecretValues(t *testing.T) {
+	t.Parallel()
+	keys := DefaultAPIKey()
+	keys.File = write(t, "keys.txt", "ann sha256:"+hashKey("good")+"\n")
+	for _, test := range []struct {
+		place, value string
+		want         bool
+	}{
+		{"header.x-api-key", "header.X-Api-Key", true}, {"header.x-api-key", "header.x-own", false}, {"header.x-api-key", "header.cookie", false},
+		{"cookie.session", "cookie.session", true}, {"cookie.session", "header.cookie", true}, {"cookie.session", "cookie.room", false},
+		{"subprotocol.bearer", "subprotocol.bearer", true}, {"subprotocol.bearer", "header.Sec-WebSocket-Protocol", true},
+		{"query.token", "query.token", true}, {"query.token", "header.cookie", false}, {"query.token", "user", false},
+	} {
+		keys.Token = []string{test.place}
+		value := must(policy.ParseValue(test.value))
+		if got := only(t, Options{APIKey: &keys}).Secret(value); got != test.want {
+			t.Errorf("%s with the token in %s: %t", test.value, test.place, got)
+		}
+	}
+	if (*Checker)(nil).Secret(policy.Value{}) {
+		t.Error("a route that asks nobody has secrets")
+	}
+}

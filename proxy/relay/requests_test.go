@@ -21,6 +21,7 @@ import (
 	"bridgehead/internal/metrics"
 	"bridgehead/internal/yamlpos"
 	"bridgehead/policy"
+	"bridgehead/policy/auth"
 	"bridgehead/proxy"
 	"bridgehead/proxy/upstream"
 	"bridgehead/ws"
@@ -404,6 +405,28 @@ func TestTrailersPassBothWays(t *testing.T) {
 		"4\r\nbody\r\n0\r\nX-Sum: 42\r\nX-Real-Ip: 6.6.6.6\r\nX-Unannounced: 1\r\n\r\n")
 	if body != "body" || resp.Trailer.Get("X-Sum") != "42" || resp.Trailer.Get("X-All") != "1" {
 		t.Fatalf("%q, trailer %v", body, resp.Trailer)
+	}
+}
+
+// Authentication replaces the request by a copy without tokens. What a trailer says of the user is nobody's word.
+func TestTrailersPassBehindAuthentication(t *testing.T) {
+	t.Parallel()
+	endpoint := app(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-User", "ann") })
+	o := auth.DefaultForward()
+	o.URL, o.Headers = "http://"+endpoint, []string{"X-User"}
+	set, err := auth.NewSet(map[string]auth.Options{"sso": {Forward: &o}}, nil, auth.Setup{Log: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	t.Cleanup(func() { set.Release(nil) })
+	checker, err := set.Checker(auth.Use{Any: []string{"sso"}}, nil)
+	must(t, err)
+	s := newStreet(t, func(_ *Options, terms *proxy.Terms) { terms.Auth = checker }, app(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		fmt.Fprint(w, string(body), r.Header["X-User"], r.Trailer)
+	}))
+	_, body := s.ask("POST / HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\nTrailer: X-Sum, X-User, X_user\n\n" +
+		"4\r\nbody\r\n0\r\nX-Sum: 42\r\nX-User: eve\r\nX_user: eve\r\n\r\n")
+	if body != "body[ann] map[X-Sum:[42]]" {
+		t.Errorf("%q", body)
 	}
 }
 

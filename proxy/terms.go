@@ -101,13 +101,13 @@ func (p *Proxy) openLocked() []*Client { return slices.Collect(maps.Keys(p.clien
 func (p *Proxy) enter(c *Client) {
 	p.mu.Lock()
 	p.clients[c] = struct{}{}
-	now, late, cause := p.terms.Load(), c.terms.era < p.era, p.retired
+	late, cause := c.terms.era < p.era, p.retired
+	if now := p.terms.Load(); !late && now != c.terms {
+		c.obey(now) // under the lock, or else what is applied next could come first
+	}
 	p.mu.Unlock()
-	switch {
-	case late:
+	if late {
 		c.End(cause)
-	case now != c.terms:
-		c.obey(now)
 	}
 	if cause := p.unwelcome(c); cause != nil { // what it was let in for stopped to count while it shook hands
 		c.End(*cause)

@@ -1,8 +1,6 @@
 package auth
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
 	"log/slog"
 	"os"
@@ -65,9 +63,9 @@ func (l *list[T]) read() error {
 		return fmt.Errorf("file: %s is larger than 16MiB", l.path)
 	}
 	entries, number := make(map[string]T), 0
-	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+	for line := range strings.Lines(string(data)) {
 		number++
-		line := strings.TrimSpace(lines.Text())
+		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}

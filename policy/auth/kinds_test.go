@@ -27,7 +27,7 @@ func TestKeysThatAreMade(t *testing.T) {
 		t.Fatalf("%q %q %v", token, line, err)
 	}
 	o := DefaultAPIKey()
-	o.File = write(t, "keys.txt", "# comment\n\n"+line+" plan=pro note=a=b\n")
+	o.File = write(t, "keys.txt", "# comment\n\n#"+strings.Repeat(" long", 20_000)+"\n"+line+" plan=pro note=a=b\n")
 	c := only(t, Options{APIKey: &o, ForwardClaims: []string{"plan"}})
 	f := bearer(token)
 	admit(t, c, f)

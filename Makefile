@@ -35,10 +35,9 @@ lint: ## format, modules, vet, linters, and a build for every system
 race: ## all tests with the race detector
 	go test -race ./...
 
-interop: ## the binary with real clients, servers, brokers and an ACME authority; end to end over HTTP/2, and by goroutines with TLS 1.2; needs Node.js
+interop: ## the binary with real clients, servers, brokers and an ACME authority; end to end over HTTP/2 by goroutines with TLS 1.2; needs Node.js
 	./test/interop/run.sh
-	E2E_HTTP=2 go test ./test/e2e
-	E2E_DRIVER=goroutines E2E_TLS=1.2 go test ./test/e2e
+	E2E_HTTP=2 E2E_DRIVER=goroutines E2E_TLS=1.2 go test ./test/e2e
 
 bench: ## the product beside other proxies, in six minutes; BENCH=wss picks scenarios, BENCHFLAGS="-rounds 9 -md" says more
 	go run ./test/bench -run '$(BENCH)' $(BENCHFLAGS)

@@ -51,7 +51,7 @@ test('the example is valid with every key set', () => {
 const beyond = new Set(`
   environment environment-unset environment-dollar-alone
   captures default-listener-without-certificates doubled-route-name listeners-of-route names no-listeners push-for-everybody
-  tls-without-certificates upstream-name burst-alone
+  tls-without-certificates upstream-name burst-alone client-header
   colon-in-flow comment-without-space line-break smart-quotes
   host-with-port host-with-scheme networks origin-with-path origin-without-scheme patterns
   path-as-regexp path-pattern-in-the-middle path-without-slash listener-as-url port-as-number port-out-of-range

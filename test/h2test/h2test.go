@@ -127,12 +127,12 @@ func (c *Conn) translate(pipe net.Conn) {
 	defer up.Close()
 	go func() { // also while the answer is awaited
 		_, _ = io.Copy(feed, br)
-		_, _ = io.Copy(io.Discard, br) // what the stream takes no more is lost, as behind a connection's end; who writes it must not wait
 		feed.Close()
 		time.AfterFunc(linger, func() { // the other side has answered the end by then, as a rule
 			cancel()
 			pipe.Close()
 		})
+		_, _ = io.Copy(io.Discard, br) // what the stream takes no more is lost, as behind a connection's end; who writes it must not wait
 	}()
 	request := extended(asked, up).WithContext(ctx)
 	if _, secure := c.session.conn.(*tls.Conn); secure {
